@@ -1,0 +1,59 @@
+"""The gate: print the comparison and exit with 1, naming each missed target, when scGPT falls short."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reverse_perturbation.storage import read_json
+
+SHOWN = ("exact_hit@1", "exact_hit@5", "mrr", "ndcg@5", "macro_hit@1")
+MEANING = {
+    "exact_hit@1": "scGPT exact_hit@1",
+    "mrr": "scGPT mrr",
+    "mrr_of_logreg": "scGPT mrr within the allowed share of logreg's",
+    "ndcg@5_of_logreg": "scGPT ndcg@5 within the allowed share of logreg's",
+    "seeds": "training seeds",
+}
+
+
+def lines(comparison: Mapping[str, Any]) -> list[str]:
+    """Lay out the comparison and the targets as text."""
+    about = comparison["provenance"]
+    models = [name for name, row in comparison.items() if isinstance(row, dict) and "confidence_auc" in row]
+    models = [name for name in models if name not in ("gap", "ratio")]
+    text = [
+        f"{about['source']} data, mask {about['mask']}, {about['labels']} labels, {about['queries']:,} {about['query']} "
+        f"queries, {about['conditions']} conditions, split seed {about['split_seed']}, "
+        f"training seeds {', '.join(map(str, about['training_seeds']))}",
+        f"{'model':<14}" + "".join(f"{name:>14}" for name in SHOWN),
+    ]
+    text += [f"{model:<14}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN) for model in models]
+    text.append(f"{'gap to logreg':<14}" + "".join(f"{comparison['gap'][name]:>+14.3f}" for name in SHOWN))
+    for name, interval in comparison["interval"].items():
+        text.append(f"  95 % interval of the gap in {name}: {interval['low']:+.3f} to {interval['high']:+.3f}")
+    for name, target in comparison["targets"].items():
+        verdict = "passed" if target["passed"] else "MISSED"
+        text.append(f"{verdict}  {MEANING[name]}: {target['found']:.3f}, needed {target['needed']:.3f}")
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the verdict; return 0 when every target is met, 1 when one is missed, 2 without a comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comparison", default="metrics/comparison.json", help="written by the stage compare")
+    path = Path(parser.parse_args(argv).comparison)
+    if not path.exists():
+        print(f"error: {path}: no such file; run `dvc repro` first", file=sys.stderr)
+        return 2
+    comparison = read_json(path)
+    print("\n".join(lines(comparison)))
+    missed = [MEANING[name] for name, target in comparison["targets"].items() if not target["passed"]]
+    if missed:
+        print(f"{len(missed)} of {len(comparison['targets'])} targets missed: {'; '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

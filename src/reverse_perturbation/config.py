@@ -1,0 +1,224 @@
+"""params.yaml as typed, frozen objects: an unknown, missing or mistyped key is an error."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from reverse_perturbation.conditions import LabelSpace
+from reverse_perturbation.errors import InputError
+
+Mask = Literal["none", "own", "all_targets"]
+GeneSet = Literal["all", "vocab"]
+Ranking = Literal["classifier", "library"]
+LibraryKind = Literal["bootstrap", "mean", "raw_cell"]
+QueryKind = Literal["cell", "pseudobulk"]
+ValueInput = Literal["binned", "binned_random", "log1p"]
+Readout = Literal["cls", "mean", "genes", "all"]
+Adaptation = Literal["frozen", "head", "last_n", "lora", "full"]
+LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Simulated(Section):
+    """Size of the simulated screen."""
+
+    conditions: Annotated[int, Field(ge=2, le=282)]
+    cells: Count
+    genes: Count
+    seed: Seed
+
+
+class Data(Section):
+    """Where the cells come from and which genes the models see."""
+
+    source: Literal["simulated", "h5ad"]
+    path: str
+    genes: GeneSet
+    simulated: Simulated
+
+
+class Split(Section):
+    """How cells are divided into reference, validation and query."""
+
+    seed: Seed
+    min_cells: Count
+    query_fraction: Share
+    min_query: Count
+    validation_fraction: Share
+
+
+class Logreg(Section):
+    """What the tuned logistic regression chooses from."""
+
+    scaling: Annotated[list[Literal["none", "max_abs"]], Field(min_length=1)]
+    c: Annotated[list[Positive], Field(min_length=1)]
+    max_iter: Count
+
+
+class Pca(Section):
+    """Principal components of the reference cells."""
+
+    components: Count
+    seed: Seed
+
+
+class Scgpt(Section):
+    """The checkpoint and what is fed to it."""
+
+    checkpoint: str | None
+    value_input: ValueInput
+    zero_genes: bool
+    max_tokens: Count
+
+
+class Pretrain(Section):
+    """The small scGPT that stands in where no checkpoint is at hand."""
+
+    layers: Count
+    heads: Count
+    width: Count
+    dropout: Dropout
+    epochs: Annotated[int, Field(ge=0)]
+    batch_size: Count
+    learning_rate: Positive
+    mask_fraction: Share
+    seed: Seed
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Dropout
+    targets: Annotated[list[LoraTarget], Field(min_length=1)]
+
+
+class Finetune(Section):
+    """How scGPT is adapted to the task."""
+
+    epochs: Count
+    patience: Count
+    batch_size: Count
+    backbone_learning_rate: Positive
+    head_learning_rate: Positive
+    weight_decay: NotNegative
+    warmup_fraction: Dropout
+    dropout: Dropout
+    label_smoothing: Dropout
+    clip_norm: Positive
+    adaptation: Adaptation
+    last_layers: Count
+    lora: Lora
+    refit: bool
+    readout: Readout
+    gene_rank: Count
+    head_depth: Annotated[int, Field(ge=0)]
+    head_width: Count
+    head_dim: Count
+    head_dropout: Dropout
+
+
+class Library(Section):
+    """What stands for a condition when cells are compared with it."""
+
+    kind: LibraryKind
+    prototypes: Count
+    cells_per_prototype: Count
+    seed: Seed
+
+
+class Query(Section):
+    """What is asked about: single cells or averages of several."""
+
+    kind: QueryKind
+    cells: Count
+    draws: Count
+    seed: Seed
+
+
+class Evaluate(Section):
+    """Which ranking stands in the headline."""
+
+    ranking: Ranking
+
+
+class Compare(Section):
+    """The paired bootstrap of the gap."""
+
+    draws: Count
+    seed: Seed
+
+
+class Targets(Section):
+    """The success criteria of the specification."""
+
+    exact_hit_at_1: Share
+    mrr: Share
+    relative_gap: Share
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    data: Data
+    mask: Mask
+    labels: LabelSpace
+    split: Split
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    logreg: Logreg
+    pca: Pca
+    scgpt: Scgpt
+    pretrain: Pretrain
+    finetune: Finetune
+    library: Library
+    query: Query
+    evaluate: Evaluate
+    compare: Compare
+    targets: Targets
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check params.yaml.
+
+    ruamel.yaml reads YAML 1.2, in which the ``1e-05`` that ``dvc exp run -S`` writes is a number; PyYAML
+    would hand over a string.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not YAML, or a key is unknown, missing or of the wrong type; every such
+        key is named.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(Path(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run from the repository root or pass --params") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: not YAML: {error}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: " + "; ".join(_complaint(e) for e in error.errors())) from None
+
+
+def _complaint(error: object) -> str:
+    assert isinstance(error, dict)
+    key = ".".join(str(part) for part in error["loc"]) or "the file"
+    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
+    advice = "unknown key, remove it or mend its name" if error["type"] == "extra_forbidden" else error["msg"]
+    return f"{key}: {advice}{found}"

@@ -1,0 +1,139 @@
+"""scGPT with a head: the model that is fine-tuned, saved and asked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reverse_perturbation.config import Finetune
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.adapters import adapt
+from reverse_perturbation.models.scgpt.backbone import encode, set_dropout
+from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.heads import READOUTS, CellOutput, GeneReadout, Head, Readout
+from reverse_perturbation.storage import read_json, sha256, write_atomically, write_json
+
+
+class ScgptClassifier(nn.Module):
+    """Backbone, readout and head.
+
+    Parameters
+    ----------
+    backbone
+        Of a checkpoint; adapted in place.
+    token_ids
+        LongTensor [n_genes]: the tokens that may occur, for the readout ``genes``.
+    n_conditions
+        Number of classes.
+    config
+        Section ``finetune``.
+    """
+
+    def __init__(self, backbone: nn.Module, token_ids: Tensor, n_conditions: int, config: Finetune):
+        super().__init__()
+        self.backbone = backbone
+        self.token_ids = token_ids
+        self.adapted = adapt(backbone, config)
+        set_dropout(backbone, config.dropout if self.adapted else 0.0)
+        width = backbone.d_model
+        assert isinstance(width, int)
+        parts = _parts(config)
+        genes = None
+        if "genes" in parts:
+            size = backbone.encoder.embedding.num_embeddings  # type: ignore[union-attr]
+            genes = GeneReadout(width, token_ids, size, config.gene_rank, config.head_dim)  # type: ignore[arg-type]
+        self.readout = Readout(parts, width, genes)
+        self.head = Head(self.readout.out_features, n_conditions, config) if config.adaptation != "frozen" else None
+
+    def forward(self, ids: Tensor, values: Tensor, padding: Tensor) -> CellOutput:
+        """Score a batch of cells: ids, values, padding [batch, tokens] as ``Tokens.batch`` gives them."""
+        read = self.readout(encode(self.backbone, ids, values, padding), ids, padding)
+        if self.head is None:
+            return CellOutput(read, None)
+        return CellOutput(*self.head(read))
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return the weights that differ from the checkpoint: the trained ones."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {name: t.detach().contiguous() for name, t in self.state_dict().items() if name in trained}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what :meth:`trainable_state` gave.
+
+        Raises
+        ------
+        ValueError
+            If names or shapes are not exactly those of this model.
+        """
+        own = self.trainable_state()
+        wrong = sorted(
+            name for name in own.keys() | state.keys() if name not in own or name not in state or own[name].shape != state[name].shape
+        )
+        if wrong:
+            raise ValueError(f"weights missing, unexpected or of another shape: {', '.join(wrong[:10])}")
+        self.load_state_dict(state, strict=False)
+
+
+def save_classifier(
+    folder: str | Path, fits: dict[str, ScgptClassifier], conditions: Sequence[str], checkpoint: str | Path, config: Finetune
+) -> None:
+    """Write the trained weights of each fit as safetensors beside a JSON of what they belong to, atomically."""
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        for name, model in fits.items():
+            save_file(model.trainable_state(), temporary / f"{name}.safetensors")
+        write_json(
+            temporary / "config.json",
+            {
+                "checkpoint_sha256": sha256(checkpoint),
+                "conditions": list(conditions),
+                "finetune": config.model_dump(),
+                "token_ids": fits["final"].token_ids.tolist(),
+            },
+        )
+
+
+def load_classifier(folder: str | Path, fit: str, checkpoint: str | Path) -> tuple[ScgptClassifier, list[str]]:
+    """Rebuild one fit from the checkpoint it was trained from.
+
+    Returns
+    -------
+    model, conditions
+        In eval mode; the conditions are in the order of the logits.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or broken, or the checkpoint is not the one the model was trained from.
+    """
+    folder = Path(folder)
+    for name in ("config.json", f"{fit}.safetensors"):
+        if not (folder / name).exists():
+            raise InputError(f"{folder}: {name} is missing; run `dvc repro finetune` to make it again")
+    content = read_json(folder / "config.json")
+    if content["checkpoint_sha256"] != sha256(checkpoint):
+        raise InputError(
+            f"{folder}: trained from another checkpoint than {checkpoint} "
+            f"(sha256 {content['checkpoint_sha256'][:12]}, found {sha256(checkpoint)[:12]}); run `dvc repro finetune`"
+        )
+    config = Finetune.model_validate(content["finetune"])
+    conditions: list[str] = content["conditions"]
+    model = ScgptClassifier(
+        load_checkpoint(checkpoint).model, torch.tensor(content["token_ids"]), len(conditions), config
+    )
+    try:
+        model.load_trainable_state(load_file(folder / f"{fit}.safetensors"))
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{folder / fit}.safetensors: {error}; run `dvc repro finetune`") from None
+    return model.eval(), conditions
+
+
+def _parts(config: Finetune) -> tuple[str, ...]:
+    if config.adaptation != "frozen":
+        return READOUTS[config.readout]
+    if config.readout == "genes":
+        raise InputError("finetune.readout: 'genes' has weights to train and finetune.adaptation is 'frozen'; use cls or mean")
+    return tuple(part for part in READOUTS[config.readout] if part != "genes")

@@ -1,0 +1,43 @@
+"""From the masked screen to scGPT's tokens."""
+
+import numpy as np
+
+from reverse_perturbation.config import Scgpt
+from reverse_perturbation.data.screen import Screen
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
+from reverse_perturbation.models.scgpt.tokens import Tokens, fit_scale, tokenize
+
+
+def token_ids_of(screen: Screen, vocabulary: dict[str, int]) -> np.ndarray:
+    """Return int64 [n_genes]: the token id of each gene in this vocabulary, -1 where it has none.
+
+    Raises
+    ------
+    InputError
+        If the vocabulary knows none of the genes.
+    """
+    ids = np.array([vocabulary.get(token, -1) if token else -1 for token in screen.tokens], dtype=np.int64)
+    if (ids < 0).all():
+        raise InputError("scgpt.checkpoint: its vocab.json has none of the genes; do the gene names hold symbols?")
+    return ids
+
+
+def tokens_of(screen: Screen, checkpoint: Checkpoint, config: Scgpt) -> Tokens:
+    """Tokenise every cell of a screen.
+
+    The scale of continuous values is fitted on the reference cells alone, as everything fitted is.
+    """
+    reference = screen.rows("reference")
+    architecture = checkpoint.architecture
+    return tokenize(
+        screen.counts,
+        screen.totals,
+        token_ids=token_ids_of(screen, checkpoint.vocabulary),
+        cells=screen.cells,
+        config=config,
+        n_bins=architecture.n_bins,
+        vocabulary=checkpoint.vocabulary,
+        pad_value=architecture.pad_value,
+        scale=fit_scale(screen.counts[reference], screen.totals[reference]),
+    )

@@ -1,0 +1,220 @@
+"""Fine-tuning: the loop, its learning rates, and the choice of the epoch to keep."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from reverse_perturbation.config import Finetune
+from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
+from reverse_perturbation.models.scgpt.heads import CellOutput
+from reverse_perturbation.models.scgpt.tokens import Tokens
+from reverse_perturbation.retrieval import metrics
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the training curves. Losses are mean cross-entropies in nats, without label smoothing
+    on validation; the validation figures are NaN in a refit, which has no validation part left.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    exact_hit_at_1: float
+    mrr: float
+    backbone_learning_rate: float
+    head_learning_rate: float
+    seconds: float
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """By which epochs are compared: exact_hit@1, then mrr."""
+        return self.exact_hit_at_1, self.mrr
+
+
+@dataclass(frozen=True)
+class Task:
+    """The cells of a training run.
+
+    Attributes
+    ----------
+    tokens
+        Of all cells of the split.
+    targets
+        int64, one a cell: place of its condition in ``conditions``.
+    conditions
+        Names of the classes.
+    train, validation
+        Rows to learn from and to choose by; ``validation`` is empty in a refit.
+    """
+
+    tokens: Tokens
+    targets: np.ndarray
+    conditions: list[str]
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def fit(
+    model: ScgptClassifier,
+    task: Task,
+    config: Finetune,
+    *,
+    seed: int,
+    epochs: int,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> list[Epoch]:
+    """Train in place and leave the weights of the best epoch in the model.
+
+    With a validation part, training stops ``config.patience`` epochs after the best one, and that one's
+    weights are put back; without, it runs ``epochs`` epochs. The learning rates follow one curve over
+    ``config.epochs`` in both cases, so that a refit of n epochs repeats the course of the first n.
+
+    Parameters
+    ----------
+    model
+        Its trainable weights are trained.
+    task
+        Cells and labels.
+    config
+        Section ``finetune``.
+    seed
+        Of the order of cells and of dropout.
+    epochs
+        At most so many.
+    device
+        Where to compute.
+    on_epoch
+        Called after each epoch.
+
+    Returns
+    -------
+    list of Epoch
+        The course of training.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite; the rows of the batch are named.
+    """
+    torch.manual_seed(seed)
+    order = np.random.default_rng(seed)
+    model.to(device)
+    optimizer = make_optimizer(model, config)
+    steps_per_epoch = math.ceil(len(task.train) / config.batch_size)
+    schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    for number in range(1, epochs + 1):
+        start = time.perf_counter()
+        loss = _train_epoch(model, task, config, optimizer, schedule, order, device)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        backbone_rate = rates[0] if len(rates) > 1 else 0.0
+        found = _validate(model, task, device)
+        epoch = Epoch(number, loss, *found, backbone_rate, rates[-1], time.perf_counter() - start)
+        history.append(epoch)
+        on_epoch(epoch)
+        if not len(task.validation):
+            continue
+        kept = best_epoch(history)
+        if kept.epoch == number:
+            best = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
+        elif number - kept.epoch >= config.patience:
+            break
+    if best:
+        model.load_trainable_state(best)
+    model.eval()
+    return history
+
+
+def best_epoch(history: list[Epoch]) -> Epoch:
+    """Return the first epoch with the highest validation score."""
+    return max(history, key=lambda epoch: (epoch.score, -epoch.epoch))
+
+
+def make_optimizer(model: ScgptClassifier, config: Finetune) -> AdamW:
+    """Build AdamW with the backbone's weights (if any are trained) and the head's in groups of their own."""
+    backbone = [p for name, p in model.named_parameters() if p.requires_grad and name.startswith("backbone.")]
+    head = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("backbone.")]
+    groups = [
+        {"params": backbone, "lr": config.backbone_learning_rate},
+        {"params": head, "lr": config.head_learning_rate},
+    ]
+    return AdamW([g for g in groups if g["params"]], weight_decay=config.weight_decay)
+
+
+def make_schedule(optimizer: AdamW, steps: int, warmup_fraction: float) -> LambdaLR:
+    """Rise linearly, then fall to zero as a cosine; one factor for all groups, so their ratio stays."""
+    warmup = max(1, round(steps * warmup_fraction))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+    return LambdaLR(optimizer, factor)
+
+
+def predict(model: ScgptClassifier, tokens: Tokens, rows: np.ndarray, device: torch.device) -> Iterator[tuple[np.ndarray, CellOutput]]:
+    """Yield rows and what the model says of them, in eval mode, cells of like length together."""
+    model.to(device).eval()
+    by_length = rows[np.argsort(tokens.lengths[rows], kind="stable")]
+    with torch.inference_mode():
+        for start in range(0, len(by_length), EVALUATION_BATCH):
+            batch = by_length[start : start + EVALUATION_BATCH]
+            yield batch, model(*(t.to(device) for t in tokens.batch(batch)))
+
+
+def _train_epoch(
+    model: ScgptClassifier,
+    task: Task,
+    config: Finetune,
+    optimizer: AdamW,
+    schedule: LambdaLR,
+    order: np.random.Generator,
+    device: torch.device,
+) -> float:
+    model.train()
+    total = 0.0
+    rows = order.permutation(task.train)
+    for start in range(0, len(rows), config.batch_size):
+        batch = rows[start : start + config.batch_size]
+        output = model(*(t.to(device) for t in task.tokens.batch(batch)))
+        target = torch.from_numpy(task.targets[batch]).to(device)
+        loss = cross_entropy(output.logits, target, label_smoothing=config.label_smoothing)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        schedule.step()
+        total += loss.item() * len(batch)
+    return total / len(rows)
+
+
+def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple[float, float, float]:
+    if not len(task.validation):
+        return math.nan, math.nan, math.nan
+    place = np.full(len(task.targets), -1)
+    place[task.validation] = np.arange(len(task.validation))
+    scores = np.empty((len(task.validation), len(task.conditions)), dtype=np.float32)
+    for rows, output in predict(model, task.tokens, task.validation, device):
+        assert output.logits is not None
+        scores[place[rows]] = output.logits.float().cpu().numpy()
+    targets = task.targets[task.validation]
+    loss = cross_entropy(torch.from_numpy(scores), torch.from_numpy(targets)).item()
+    names = np.array(task.conditions, dtype=object)
+    found = metrics.compute(scores, names[targets], task.conditions)
+    return loss, found["exact_hit@1"], found["mrr"]

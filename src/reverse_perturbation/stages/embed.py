@@ -1,0 +1,37 @@
+"""Ask a fine-tuned scGPT about every cell: embeddings and class probabilities of both fits."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from reverse_perturbation.config import Params
+from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.classifier import load_classifier
+from reverse_perturbation.models.scgpt.embed import embed_cells
+from reverse_perturbation.models.scgpt.inputs import tokens_of
+from reverse_perturbation.stages.arguments import SCREEN, parser, run, screen_of
+from reverse_perturbation.stages.device import device
+
+
+def embed(args: argparse.Namespace, params: Params) -> None:
+    """Write the outputs of both fits."""
+    screen = screen_of(args, params)
+    tokens = tokens_of(screen, load_checkpoint(args.checkpoint), params.scgpt)
+    for fit in ("selection", "final"):
+        model, conditions = load_classifier(args.model, fit, args.checkpoint)
+        outputs = embed_cells(model, tokens, screen.cells, conditions, device())
+        outputs.save(Path(args.outputs) / f"{fit}.npz")
+        print(f"embed: {fit} fit, {len(screen.cells):,} cells")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    arguments = parser(__doc__, *SCREEN)
+    arguments.add_argument("--checkpoint", required=True, help="scGPT folder the model was trained from")
+    arguments.add_argument("--model", required=True, help="folder of the trained weights")
+    arguments.add_argument("--outputs", required=True, help="folder for embeddings and class probabilities")
+    run(embed, arguments, argv)
+
+
+if __name__ == "__main__":
+    main()

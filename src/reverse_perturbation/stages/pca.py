@@ -1,0 +1,36 @@
+"""Fit principal components on the reference cells and embed every cell."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from reverse_perturbation.config import Params
+from reverse_perturbation.models.pca import Pca
+from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.stages.arguments import SCREEN, parser, run, screen_of
+
+
+def pca(args: argparse.Namespace, params: Params) -> None:
+    """Write the two fits' models and embeddings."""
+    screen = screen_of(args, params)
+    expression = screen.log1p()
+    for fit, parts in (("selection", ("reference",)), ("final", ("reference", "validation"))):
+        rows = screen.rows(*parts)
+        model = Pca(params.pca).fit(expression[rows])
+        model.save(Path(args.model) / fit)
+        Outputs(cells=screen.cells, log_proba=None, conditions=None, embedding=model.embed(expression)).save(
+            Path(args.outputs) / f"{fit}.npz"
+        )
+        print(f"pca: {fit} fit of {params.pca.components} components on {len(rows):,} cells")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    arguments = parser(__doc__, *SCREEN)
+    arguments.add_argument("--model", required=True, help="folder for the fitted models")
+    arguments.add_argument("--outputs", required=True, help="folder for the embeddings")
+    run(pca, arguments, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Simulate a screen or read the user's file, check it, and write the cells every later stage reads."""
+
+import argparse
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reverse_perturbation.config import Params
+from reverse_perturbation.data.contract import read_source, write_cells
+from reverse_perturbation.data.simulate import simulate
+from reverse_perturbation.data.vocab import load_aliases
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.stages.arguments import parser, run
+
+
+def prepare(args: argparse.Namespace, params: Params) -> None:
+    """Write the prepared cells."""
+    data = params.data
+    if data.source == "simulated":
+        try:
+            table = pd.read_csv(data.path)
+        except (FileNotFoundError, UnicodeDecodeError, pd.errors.ParserError):
+            raise InputError(
+                f"data.path: {data.path} is not a table of conditions (CSV); "
+                "for an .h5ad file set data.source=h5ad as well"
+            ) from None
+        cells = simulate(table, data.simulated, list(default_vocabulary()), load_aliases())
+    else:
+        cells = read_source(data.path)
+    write_cells(args.output, cells)
+    controls = int(cells.obs["control"].sum())
+    print(
+        f"prepare: {cells.n_obs:,} cells x {cells.n_vars:,} genes from {data.source} data, {controls:,} control "
+        f"cells, {cells.obs['condition'].nunique() - 1} perturbed conditions -> {args.output}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--output", required=True, help="where to write the prepared cells, .h5ad")
+    run(prepare, arguments, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A parameter file is right in every key or refused with the key's name."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from reverse_perturbation.config import load_params
+from reverse_perturbation.errors import InputError
+
+DEFAULTS = Path(__file__).parents[1] / "params.yaml"
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = DEFAULTS.read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_the_defaults_are_valid():
+    assert load_params(DEFAULTS).split.seed == 42
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mask: all_targets", "mask: al_targets", "mask: .*found 'al_targets'"),
+        ("  min_cells: 50 ", "  min_cels: 50 ", "split.min_cels: unknown key.*split.min_cells|split.min_cells"),
+        ("  min_query: 10 ", '  min_query: "10" ', "split.min_query: .*found '10'"),
+        ("  max_iter: 300", "  max_iter: 300.5", "logreg.max_iter: .*found 300.5"),
+        ("  query_fraction: 0.2 ", "  query_fraction: 1.2 ", "split.query_fraction: .*found 1.2"),
+        ("mask: all_targets", "masks: all_targets", "mask: Field required"),
+        ("labels: canonical", "labels: [", "not YAML"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path, old, new, message):
+    with pytest.raises(InputError, match=message):
+        load_params(changed(tmp_path, old, new))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
+        load_params(tmp_path / "none.yaml")
+
+
+def test_a_number_as_dvc_writes_it_back_is_a_number(tmp_path):
+    """``-S finetune.backbone_learning_rate=1e-5`` is stored as 1e-05, a string to PyYAML."""
+    path = changed(tmp_path, "backbone_learning_rate: 0.0003", "backbone_learning_rate: 1e-05")
+    assert load_params(path).finetune.backbone_learning_rate == 1e-5
+
+
+def test_every_key_is_commented():
+    """A user reads params.yaml, not the code: each leaf key says what it is, itself or in its section."""
+    lines = DEFAULTS.read_text().splitlines()
+    keys = YAML(typ="safe").load(DEFAULTS)
+    assert set(keys) == {line.split(":")[0] for line in lines if line and line[0].isalpha()}
