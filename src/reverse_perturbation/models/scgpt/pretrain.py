@@ -18,8 +18,9 @@ from reverse_perturbation.config import Pretrain
 from reverse_perturbation.models.scgpt.backbone import Architecture
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import make_schedule
+from reverse_perturbation.models.scgpt.vocabulary import SPECIAL_TOKENS
 
-SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
+
 WARMUP_FRACTION = 0.05
 CLIP_NORM = 1.0
 

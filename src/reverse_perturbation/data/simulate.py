@@ -1,0 +1,288 @@
+"""A simulated CRISPRa screen: one generative model, described with its calibration in docs/simulator.md."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from scipy.special import ndtri
+
+from reverse_perturbation.conditions import CONTROL, canonical, genes_of
+from reverse_perturbation.config import Simulated
+from reverse_perturbation.data.simulate_plan import name_genes, plan_cells
+
+FULL_PANEL = 5045  # genes of the Norman file, for which library sizes are known
+BLOCK = 256  # cells drawn at once: a dense block of 5,045 genes takes 5 MB
+
+
+@dataclass(frozen=True)
+class GenerativeModel:
+    """Constants of the generative model.
+
+    Attributes
+    ----------
+    mean_spread, mean_cap
+        Gene means are quantiles of a log-normal of this standard deviation (natural log), none above this multiple
+        of their mean. Set so that 8.1 % of the counts at full size are not zero.
+    library_root, library_root_spread, library_min
+        Square roots of library sizes at full size are normal; counts below the minimum are raised to it.
+    panel_exponent
+        Library sizes go with this power of the share of the full panel that is simulated.
+    dispersion_shape, dispersion_spread
+        Shape of the negative binomial, ``variance = mean + mean**2 / shape``: median over genes and standard
+        deviation of its log.
+    programmes, programme_share
+        Shared gene programmes, and the share of genes in each, with normal weights.
+    programmes_per_target
+        Mean of the Poisson number of programmes a target moves beyond its first.
+    effect, effect_spread
+        Median size of a target's effect on its programmes' genes (natural log) and standard deviation of its log.
+    interaction
+        Size of a double's interaction, relative to its single effects.
+    activation, activation_spread
+        Rise of the target gene itself (natural log), mean and standard deviation.
+    weak_share, weak_strength
+        The knob of difficulty: this share of the perturbed cells has this share of its condition's effect.
+    strength_spread
+        Standard deviation of the log of the other cells' strength, whose median is 1.
+    lanes, lane_effect, lane_depth
+        Gem groups; standard deviations of their effect on genes and on the log of library sizes.
+    cycle_share, cycle_effect
+        Share of the genes that follow the cell cycle, and the size of their swing (natural log).
+    """
+
+    mean_spread: float = 3.1
+    mean_cap: float = 150.0
+    library_root: float = 54.3
+    library_root_spread: float = 10.4
+    library_min: float = 500.0
+    panel_exponent: float = 0.5
+    dispersion_shape: float = 3.0
+    dispersion_spread: float = 0.5
+    programmes: int = 40
+    programme_share: float = 0.1
+    programmes_per_target: float = 2.0
+    effect: float = 0.3
+    effect_spread: float = 0.6
+    interaction: float = 0.4
+    activation: float = 2.5
+    activation_spread: float = 0.5
+    weak_share: float = 0.25
+    weak_strength: float = 0.2
+    strength_spread: float = 0.3
+    lanes: int = 8
+    lane_effect: float = 0.15
+    lane_depth: float = 0.1
+    cycle_share: float = 0.1
+    cycle_effect: float = 0.5
+
+
+MODEL = GenerativeModel()
+
+
+def simulate(
+    conditions: pd.DataFrame,
+    config: Simulated,
+    vocabulary: Sequence[str],
+    aliases: Mapping[str, str],
+    *,
+    model: GenerativeModel = MODEL,
+    block: int = BLOCK,
+) -> AnnData:
+    """Simulate a screen.
+
+    Parameters
+    ----------
+    conditions
+        Columns ``condition`` (legacy labels, ``ctrl`` among them) and ``cells``.
+    config
+        Section ``data.simulated``.
+    vocabulary
+        Tokens of scGPT, from which most gene names come.
+    aliases
+        Other symbol -> current symbol: some genes come under their old name.
+    model
+        Constants of the generative model.
+    block
+        Cells drawn at once; the result does not depend on it.
+
+    Returns
+    -------
+    anndata.AnnData
+        Cells in random order: ``layers["counts"]`` CSR float32, ``obs`` with ``condition``, ``control`` and
+        ``gem_group``, ``var`` with ``gene_name``; all that contract.py asks for.
+
+    Raises
+    ------
+    InputError
+        If the table of conditions or the size asked for is impossible.
+    """
+    names_rng, genes_rng, effects_rng, cells_rng, counts_rng = (
+        np.random.default_rng(seed) for seed in np.random.SeedSequence(config.seed).spawn(5)
+    )
+    cells = plan_cells(conditions, config)
+    targets = sorted(set().union(*(genes_of(label) for label in cells.index)))
+    genes = name_genes(targets, config.genes, vocabulary, aliases, names_rng)
+    baseline = _Baseline.draw(config.genes, model, genes_rng)
+    effects = _effects(list(cells.index), genes, model, effects_rng)
+    drawn = _Cells.draw(cells, config.genes, model, cells_rng)
+    counts = _counts(baseline, effects, drawn, counts_rng, block)
+    labels = cells.index.to_numpy(dtype=str)[drawn.condition]
+    obs = pd.DataFrame(
+        {"condition": pd.Categorical(labels), "control": labels == CONTROL, "gem_group": drawn.lane + 1},
+        index=[f"cell{i}-{lane + 1}" for i, lane in enumerate(drawn.lane)],
+    )
+    var = pd.DataFrame({"gene_name": genes}, index=pd.Index(genes, name="gene_symbol"))
+    source = f"simulated by reverse_perturbation.data.simulate, seed {config.seed}: no real cells (docs/simulator.md)"
+    return AnnData(obs=obs, var=var, layers={"counts": counts}, uns={"source": source})
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """Expression without perturbation.
+
+    ``log_mean``, ``shape`` float32 [n_genes]; ``lane`` float32 [lanes, n_genes]; ``cycle`` float32 [2, n_genes].
+    """
+
+    log_mean: np.ndarray
+    shape: np.ndarray
+    lane: np.ndarray
+    cycle: np.ndarray
+
+    @classmethod
+    def draw(cls, genes: int, model: GenerativeModel, rng: np.random.Generator) -> "_Baseline":
+        # Quantiles instead of draws: depth and sparsity do not hang on a few lucky genes of a seed.
+        mean = np.exp(model.mean_spread * ndtri((np.arange(genes) + 0.5) / genes))
+        mean = np.minimum(mean / mean.mean(), model.mean_cap)
+        in_cycle = rng.random(genes) < model.cycle_share
+        return cls(
+            log_mean=np.log(rng.permutation(mean)).astype(np.float32),
+            shape=np.exp(rng.normal(np.log(model.dispersion_shape), model.dispersion_spread, genes)).astype(np.float32),
+            lane=rng.normal(0, model.lane_effect, (model.lanes, genes)).astype(np.float32),
+            cycle=(rng.normal(0, model.cycle_effect, (2, genes)) * in_cycle).astype(np.float32),
+        )
+
+
+def _effects(labels: list[str], genes: list[str], model: GenerativeModel, rng: np.random.Generator) -> np.ndarray:
+    """Return float32 [n_labels, n_genes]: change of each gene's log mean; the same for twins, 0 for control."""
+    programmes = rng.normal(size=(model.programmes, len(genes)))
+    programmes *= rng.random(programmes.shape) < model.programme_share
+    targets = sorted(set().union(*(genes_of(label) for label in labels)))
+    sizes = dict(zip(targets, model.effect * np.exp(rng.normal(0, model.effect_spread, len(targets))), strict=True))
+    mixes = {target: sizes[target] * _mix(model, rng) for target in targets}
+    rises = dict(zip(targets, rng.normal(model.activation, model.activation_spread, len(targets)), strict=True))
+    found = {CONTROL: np.zeros(len(genes))}
+    for name in sorted({canonical(label) for label in labels} - {CONTROL}):
+        own = sorted(genes_of(name))
+        mix = np.sum([mixes[target] for target in own], axis=0)
+        if len(own) > 1:
+            mix += model.interaction * np.mean([sizes[target] for target in own]) * _mix(model, rng)
+        found[name] = mix @ programmes
+        found[name][[genes.index(target) for target in own]] += [rises[target] for target in own]
+    return np.array([found[canonical(label)] for label in labels], dtype=np.float32)
+
+
+def _mix(model: GenerativeModel, rng: np.random.Generator) -> np.ndarray:
+    """Draw a sparse vector of length 1 over programmes."""
+    number = min(model.programmes, 1 + rng.poisson(model.programmes_per_target))
+    mix = np.zeros(model.programmes)
+    mix[rng.choice(model.programmes, number, replace=False)] = rng.normal(size=number)
+    result: np.ndarray = mix / np.linalg.norm(mix)
+    return result
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What differs from cell to cell, all [n_cells]: rows of the plan, lanes, depth, strength, phase of the cycle."""
+
+    condition: np.ndarray
+    lane: np.ndarray
+    depth: np.ndarray
+    strength: np.ndarray
+    phase: np.ndarray
+
+    @classmethod
+    def draw(cls, plan: pd.Series, genes: int, model: GenerativeModel, rng: np.random.Generator) -> "_Cells":
+        condition = rng.permutation(np.repeat(np.arange(len(plan)), plan))
+        n = len(condition)
+        lane = rng.integers(model.lanes, size=n)
+        depth = np.maximum(rng.normal(model.library_root, model.library_root_spread, n) ** 2, model.library_min)
+        depth *= np.exp(rng.normal(0, model.lane_depth, model.lanes))[lane]
+        depth *= (genes / FULL_PANEL) ** model.panel_exponent
+        strength = np.exp(rng.normal(0, model.strength_spread, n))
+        strength[rng.random(n) < model.weak_share] = model.weak_strength
+        phase = rng.uniform(0, 2 * np.pi, n)
+        return cls(condition, lane, *(x.astype(np.float32) for x in (depth, strength, phase)))
+
+
+def _counts(
+    baseline: _Baseline, effects: np.ndarray, cells: _Cells, rng: np.random.Generator, block: int
+) -> sp.csr_matrix:
+    """Draw counts block by block.
+
+    Only element-wise operations and sums along a row touch a block, and one stream of uniform numbers feeds all, so
+    that the size of the blocks changes no bit (a matrix product would).
+    """
+    n_genes = len(baseline.log_mean)
+    data, indices, lengths = [], [], []
+    for start in range(0, len(cells.condition), block):
+        part = slice(start, start + block)
+        mean = effects[cells.condition[part]]
+        mean *= cells.strength[part, None]
+        mean += baseline.log_mean
+        mean += baseline.lane[cells.lane[part]]
+        mean += np.cos(cells.phase[part, None]) * baseline.cycle[0]
+        mean += np.sin(cells.phase[part, None]) * baseline.cycle[1]
+        np.exp(mean, out=mean)
+        mean *= (cells.depth[part] / mean.sum(axis=1))[:, None]
+        row, column, values = _negative_binomial(mean, baseline.shape, rng)
+        data.append(values)
+        indices.append(column)
+        lengths.append(np.bincount(row, minlength=len(mean)))
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return sp.csr_matrix(
+        (np.concatenate(data), np.concatenate(indices), indptr), shape=(len(cells.condition), n_genes)
+    )
+
+
+def _negative_binomial(
+    mean: np.ndarray, shape: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw from negative binomials by inversion, with the work going to the few counts that are not zero.
+
+    Parameters
+    ----------
+    mean
+        float32 [n, n_genes].
+    shape
+        float32 [n_genes]; the variance is ``mean + mean**2 / shape``.
+
+    Returns
+    -------
+    row, column, count
+        Of the counts above zero, in the order of rows and columns; count float32, column int32.
+    """
+    uniform = rng.random(mean.shape, dtype=np.float32)
+    zero = np.exp(-shape * np.log1p(mean / shape))
+    row, column = np.nonzero(uniform >= zero)
+    # From here in double precision: the cumulative probability must pass any uniform number below 1.
+    u, mu, r = uniform[row, column].astype(float), mean[row, column].astype(float), shape[column].astype(float)
+    ratio = mu / (mu + r)
+    probability = np.exp(-r * np.log1p(mu / r))
+    count = np.ones(len(u))
+    probability *= r * ratio
+    cumulative = probability * (1 + 1 / (r * ratio))
+    beyond = np.flatnonzero(u >= cumulative)
+    u, ratio, r, probability, cumulative = (x[beyond] for x in (u, ratio, r, probability, cumulative))
+    k = 1
+    while len(beyond):
+        k += 1
+        probability *= ratio * (r + k - 1) / k
+        cumulative += probability
+        count[beyond] = k
+        left = u >= cumulative
+        beyond = beyond[left]
+        u, ratio, r, probability, cumulative = (x[left] for x in (u, ratio, r, probability, cumulative))
+    return row, column.astype(np.int32), count.astype(np.float32)

@@ -1,0 +1,216 @@
+"""scGPT's transformer with its attention written out.
+
+The model is upstream's own ``TransformerModel``; only the stack of layers is ours, because upstream's,
+``nn.TransformerEncoder``, takes a fused path in eval mode that skips adapters put on its weights, and never calls
+``out_proj`` as a module (pytorch #128413, #132700). The layers carry the names of the official checkpoint, which was
+saved with flash attention: ``transformer_encoder.layers.N.self_attn.Wqkv`` and so on.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu, scaled_dot_product_attention
+
+from reverse_perturbation.errors import InputError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What ``args.json`` says of a model, as far as it matters here."""
+
+    layers: int
+    heads: int
+    width: int
+    hidden: int
+    dropout: float
+    n_bins: int
+    max_seq_len: int
+    pad_token: str
+    pad_value: int
+    mask_value: int
+    classifier_layers: int
+    mvc: bool
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any], source: object) -> "Architecture":
+        """Read an ``args.json``; ``source`` names it in errors.
+
+        Raises
+        ------
+        InputError
+            If a key is missing, mistyped or has a value this backbone does not support.
+        """
+        if not isinstance(args, Mapping):
+            raise InputError(f"{source}: holds no object of settings; take args.json from the checkpoint's source")
+        supported = {"input_emb_style": "continuous", "cell_emb_style": "cls", "pre_norm": False, "norm_scheme": "post"}
+        for key, value in supported.items():
+            if args.get(key, value) != value:
+                raise InputError(f"{source}: {key} is {args[key]!r}; only {value!r} is supported")
+        fields = {
+            "layers": ("nlayers", int, None),
+            "heads": ("nheads", int, None),
+            "width": ("embsize", int, None),
+            "hidden": ("d_hid", int, None),
+            "dropout": ("dropout", float, 0.2),
+            "n_bins": ("n_bins", int, 51),
+            "max_seq_len": ("max_seq_len", int, 1200),
+            "pad_token": ("pad_token", str, "<pad>"),
+            "pad_value": ("pad_value", int, -2),
+            "mask_value": ("mask_value", int, -1),
+            "classifier_layers": ("n_layers_cls", int, 3),
+            "mvc": ("MVC", bool, True),
+        }
+        found: dict[str, Any] = {}
+        for field, (key, kind, default) in fields.items():
+            value = args.get(key, default)
+            if value is None:
+                raise InputError(f"{source}: {key} is missing; take args.json from the checkpoint's source")
+            fits = isinstance(value, (int, float) if kind is float else kind) and (
+                kind is bool or not isinstance(value, bool)
+            )
+            if not fits:
+                raise InputError(f"{source}: {key} is {value!r}; expected {kind.__name__}")
+            found[field] = kind(value)
+        if found["width"] % found["heads"]:
+            raise InputError(f"{source}: embsize {found['width']} is not divisible by nheads {found['heads']}")
+        return cls(**found)
+
+    def to_args(self) -> dict[str, Any]:
+        """Return the settings under the keys of ``args.json``."""
+        return {
+            "nlayers": self.layers,
+            "nheads": self.heads,
+            "embsize": self.width,
+            "d_hid": self.hidden,
+            "dropout": self.dropout,
+            "n_bins": self.n_bins,
+            "max_seq_len": self.max_seq_len,
+            "input_style": "binned",
+            "input_emb_style": "continuous",
+            "pad_token": self.pad_token,
+            "pad_value": self.pad_value,
+            "mask_value": self.mask_value,
+            "n_layers_cls": self.classifier_layers,
+            "no_cls": True,
+            "MVC": self.mvc,
+            "fast_transformer": True,
+        }
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention from explicit calls; every weight is used through its module's ``forward``."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.Wqkv = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        # As nn.MultiheadAttention initialises.
+        nn.init.xavier_uniform_(self.Wqkv.weight)
+        nn.init.zeros_(self.Wqkv.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
+        """Attend within x [batch, tokens, width] to the tokens ``allowed`` [batch, 1, 1, tokens] says."""
+        batch, tokens, width = x.shape
+        qkv = self.Wqkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class EncoderLayer(nn.Module):
+    """One transformer layer, normalised after each part, with ReLU, as scGPT's."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.self_attn = SelfAttention(width, heads, dropout)
+        self.linear1 = nn.Linear(width, hidden)
+        self.linear2 = nn.Linear(hidden, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.dropout1 = nn.Dropout(dropout)
+        self.dropout2 = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
+        """Map x [batch, tokens, width] to the same shape."""
+        x = self.norm1(x + self.dropout1(self.self_attn(x, allowed)))
+        return self.norm2(x + self.dropout2(self.linear2(self.dropout(relu(self.linear1(x))))))
+
+
+class Encoder(nn.Module):
+    """The stack of layers, called as upstream calls ``nn.TransformerEncoder``."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        a = architecture
+        self.layers = nn.ModuleList(EncoderLayer(a.width, a.heads, a.hidden, a.dropout) for _ in range(a.layers))
+
+    def forward(
+        self, src: Tensor, src_key_padding_mask: Tensor, first_layer: int = 0, last_layer: int | None = None
+    ) -> Tensor:
+        """Run layers ``first_layer`` to before ``last_layer`` on src [batch, tokens, width].
+
+        ``src_key_padding_mask`` [batch, tokens] is True at padding, which no token attends to.
+        """
+        allowed = ~src_key_padding_mask[:, None, None, :]
+        for layer in self.layers[first_layer:last_layer]:
+            src = layer(src, allowed)
+        return src
+
+
+def build_backbone(architecture: Architecture, vocabulary: Mapping[str, int]) -> nn.Module:
+    """Build upstream's model with our stack of layers, freshly initialised.
+
+    Parameters
+    ----------
+    architecture
+        Sizes.
+    vocabulary
+        Token -> id; upstream reads its length and the id of the pad token.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scgpt says at import that flash_attn is absent; it is not needed
+        from scgpt.model import TransformerModel  # takes seconds, so only where a model is built
+    a = architecture
+    with torch.random.fork_rng(devices=[]):  # upstream's own layers are thrown away: one small layer is enough
+        model = TransformerModel(
+            ntoken=len(vocabulary),
+            d_model=a.width,
+            nhead=a.heads,
+            d_hid=a.hidden,
+            nlayers=1,
+            nlayers_cls=a.classifier_layers,
+            n_cls=1,
+            vocab=vocabulary,
+            dropout=a.dropout,
+            pad_token=a.pad_token,
+            pad_value=a.pad_value,
+            do_mvc=a.mvc,
+            n_input_bins=a.n_bins,
+            use_fast_transformer=False,
+        )
+    model.transformer_encoder = Encoder(a)
+    return model
+
+
+def encode(model: nn.Module, ids: Tensor, values: Tensor, padding: Tensor) -> Tensor:
+    """Return the output tokens [batch, tokens, width] of a batch as ``Tokens.batch`` gives it."""
+    result: Tensor = model._encode(ids, values, src_key_padding_mask=padding)  # type: ignore[operator]
+    return result
+
+
+def set_dropout(model: nn.Module, p: float) -> None:
+    """Set every dropout of the backbone, the attention's included."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = p
+        elif isinstance(module, SelfAttention):
+            module.dropout = p

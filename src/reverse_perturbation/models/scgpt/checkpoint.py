@@ -1,0 +1,165 @@
+"""scGPT checkpoints: a folder is loaded whole, or loading fails and says what is missing."""
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone
+from reverse_perturbation.models.scgpt.layouts import REQUIRED, Layout, to_official
+from reverse_perturbation.storage import sha256, write_atomically, write_json
+
+WEIGHTS = ("best_model.pt", "model.safetensors")
+KNOWN = {"6cb5d451ab5c4b33eb673adbe4fddc61d2389df1b89b7651a9fe2e557572b922": "scGPT whole-human"}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What of a file went into the model.
+
+    Attributes
+    ----------
+    layout
+        The naming found.
+    loaded
+        Number of tensors loaded.
+    missing
+        Names the model has and the file lacks: only of parts that are not asked here.
+    unexpected
+        Names the file has and the model lacks.
+    sha256
+        Of the weights' file.
+    name
+        Of the checkpoint, where the hash is known.
+    """
+
+    layout: Layout
+    loaded: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    sha256: str
+    name: str | None
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"{self.name or 'a checkpoint of unknown origin'}, {self.layout} layout: {self.loaded} tensors loaded, "
+            f"{len(self.missing)} missing, {len(self.unexpected)} not used"
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with its vocabulary (token -> id); ``report`` is None for one that was never on disk."""
+
+    model: nn.Module
+    vocabulary: dict[str, int]
+    architecture: Architecture
+    report: LoadReport | None
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Load a folder with ``args.json``, ``vocab.json`` and ``best_model.pt`` or ``model.safetensors``.
+
+    Every tensor of the gene encoder, the value encoder and the transformer must be there, finite and of the
+    right shape. Decoders and the like may be absent or extra. A ``.pt`` file is read with ``weights_only=True`` and
+    never otherwise, so a file cannot run code.
+
+    Raises
+    ------
+    InputError
+        Naming the file and what is wrong with it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; set scgpt.checkpoint to a folder with args.json, vocab.json and weights")
+    architecture = Architecture.from_args(_json(folder / "args.json"), folder / "args.json")
+    vocabulary = _vocabulary(folder / "vocab.json", architecture.pad_token)
+    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if path is None:
+        raise InputError(f"{folder}: {' or '.join(WEIGHTS)} is missing; copy it from the checkpoint's source")
+    state, layout = to_official(_tensors(path))
+    model = build_backbone(architecture, vocabulary)
+    own = model.state_dict()
+    _check(path, state, own)
+    used = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(used, strict=False)
+    digest = sha256(path)
+    report = LoadReport(
+        layout,
+        len(used),
+        tuple(sorted(own.keys() - used.keys())),
+        tuple(sorted(state.keys() - used.keys())),
+        digest,
+        KNOWN.get(digest),
+    )
+    return Checkpoint(model.eval(), vocabulary, architecture, report)
+
+
+def save_checkpoint(folder: str | Path, model: nn.Module, vocabulary: dict[str, int], architecture: Architecture) -> None:
+    """Write the official layout, atomically; the same weights give the same bytes."""
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "args.json", architecture.to_args())
+        write_json(temporary / "vocab.json", vocabulary)
+        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, temporary / "best_model.pt")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: {path.name} is missing; copy it from the checkpoint's source") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); copy it again") from None
+
+
+def _vocabulary(path: Path, pad_token: str) -> dict[str, int]:
+    found = _json(path)
+    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
+        raise InputError(f"{path}: expected an object of token -> id; copy it again")
+    for token in (pad_token, "<cls>"):
+        if token not in found:
+            raise InputError(f"{path}: the special token {token!r} is missing; take vocab.json from the checkpoint's source")
+    if set(found.values()) != set(range(len(found))):
+        raise InputError(f"{path}: the {len(found):,} ids are not 0 to {len(found) - 1:,}, each once; copy it again")
+    return found
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a plain state dict ({reason}); copy it again, or save model.state_dict() alone"
+        ) from None
+    if not isinstance(found, dict) or not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise InputError(f"{path}: holds {type(found).__name__} that is not a state dict; save model.state_dict() alone")
+    return found
+
+
+def _check(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    required = sorted(name for name in own if REQUIRED.match(name))
+    problems = [f"{name} is missing" for name in required if name not in state]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in required
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems += [f"{name} is not finite" for name in required if name in state and not torch.isfinite(state[name]).all()]
+    stray = sorted(name for name in state if REQUIRED.match(name) and name not in own)
+    problems += [f"{name} has no place in a model of args.json" for name in stray]
+    if problems:
+        more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
+        raise InputError(
+            f"{path}: {len(problems)} tensors cannot be loaded: {'; '.join(problems[:12])}{more}. "
+            "A model loads whole or not at all; check that args.json and the weights belong together"
+        )

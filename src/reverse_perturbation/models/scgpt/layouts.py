@@ -1,0 +1,56 @@
+"""The names under which people keep scGPT's weights, and the way from each to the official ones."""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+Layout = Literal["official", "pytorch_attention", "flash_impl", "nano", "rehost"]
+
+# What must be there whole: the rest of the network predicts values and is not asked here.
+REQUIRED = re.compile(r"^(encoder|value_encoder|transformer_encoder)\.")
+OPTIONAL = re.compile(r"^(decoder|mvc_decoder|cls_decoder|flag_encoder|pert_encoder|grad_reverse_discriminator|sim)\b")
+
+RENAMES: dict[Layout, tuple[tuple[str, str], ...]] = {
+    "official": (),
+    # saved without flash attention: nn.MultiheadAttention's fused weights have the same order, q, k, v
+    "pytorch_attention": ((r"self_attn\.in_proj_(weight|bias)$", r"self_attn.Wqkv.\1"),),
+    # saved with flash attention by scGPT's main branch since its pull request 351
+    "flash_impl": ((r"self_attn\._impl\.", "self_attn."),),
+    # encoder only, in_proj an nn.Linear
+    "nano": ((r"self_attn\.in_proj\.", "self_attn.Wqkv."),),
+    # Hugging Face re-hosts
+    "rehost": (
+        (r"^gene_encoder\.", "encoder."),
+        (r"^transformer\.layers\.", "transformer_encoder.layers."),
+        (r"^expr_decoder\.", "decoder."),
+        (r"self_attn\.in_proj_(weight|bias)$", r"self_attn.Wqkv.\1"),
+        (r"self_attn\.in_proj\.", "self_attn.Wqkv."),
+    ),
+}
+
+
+def detect(names: Mapping[str, Tensor]) -> Layout:
+    """Tell the layout from the names, ``module.`` already taken off."""
+    if any(name.startswith(("gene_encoder.", "transformer.layers.")) for name in names):
+        return "rehost"
+    if any("self_attn._impl." in name for name in names):
+        return "flash_impl"
+    if any("self_attn.in_proj_" in name for name in names):
+        return "pytorch_attention"
+    if any("self_attn.in_proj." in name for name in names):
+        return "nano"
+    return "official"
+
+
+def to_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
+    """Rename tensors of any layout to the official names; tensors are not changed."""
+    bare = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state.items()}
+    layout = detect(bare)
+    renamed = {}
+    for name, tensor in bare.items():
+        for pattern, replacement in RENAMES[layout]:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed, layout

@@ -1,0 +1,106 @@
+"""The report: the verdict first, then every row behind it, those that lose included."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reverse_perturbation.check import MEANING
+from reverse_perturbation.report.tables import markdown, models_table, slice_of, targets_table
+from reverse_perturbation.retrieval.compare import TESTED
+
+SIMULATED = (
+    "> **Simulated cells.** These figures show that the pipeline works and how the models compare on a generative model\n"
+    "> of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
+    "> [norman_subset.md](norman_subset.md).\n"
+)
+PLOTS = {
+    "hit_at_k.png": "Share of queries whose condition (left), or one that shares a gene with it (right), is among the first k.",
+    "coverage.png": "Accuracy when only the most confident answers are given; confidence is the margin of the first score over "
+    "the second.",
+    "confusion.png": "What each condition's queries are answered with.",
+    "training.png": "Fine-tuning, the selection fit of each seed.",
+}
+
+
+def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]], grid: pd.DataFrame, plots: str) -> str:
+    """Write the report as Markdown.
+
+    Parameters
+    ----------
+    comparison
+        Of the stage compare.
+    runs
+        Name of each metrics file -> its content.
+    grid
+        Every setting of every model: model, ranking, query, labels and the metrics.
+    plots
+        Relative path of the folder with the pictures.
+    """
+    about = comparison["provenance"]
+    missed = [name for name, target in comparison["targets"].items() if not target["passed"]]
+    verdict = "every target is met" if not missed else f"{len(missed)} of {len(comparison['targets'])} targets are missed"
+    parts = [
+        "# scGPT against logistic regression",
+        SIMULATED if about["source"] == "simulated" else "",
+        f"Measured on: {slice_of(about)}; training seeds {', '.join(map(str, about['training_seeds']))}. "
+        f"**Verdict: {verdict}.**",
+        "## The specification's success criteria",
+        markdown(targets_table(comparison["targets"], MEANING)),
+        "## The gap to the tuned logistic regression",
+        "scGPT is the mean over its training seeds; the interval is a paired bootstrap over queries, stratified by condition.",
+        markdown(_gap_rows(comparison)),
+        "## Every model and seed",
+        "`ranking` says what orders the conditions: a classifier's probabilities, or cosine similarity to a library. "
+        "`logreg` is tuned on the validation cells, `logreg_prior` has the earlier project's settings. "
+        "Validation figures come from fits that have not seen those cells.",
+        markdown(models_table(runs)),
+        markdown(_validation_rows(runs)),
+        "## Pictures",
+        *[f"![{caption}]({plots}/{name})\n\n{caption}" for name, caption in PLOTS.items()],
+        "## Every library, query and label space",
+        "All on the query cells, for the record; nothing was chosen by them. scGPT's rows are means over its seeds. Where a "
+        "condition has fewer query cells than a pseudo-bulk needs, it has no such query.",
+        markdown(_grid_rows(grid)),
+        "## Provenance",
+        markdown([{"field": name, "value": str(value)} for name, value in about.items()]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _gap_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "metric": name,
+            "scGPT": comparison["scgpt"][name],
+            "std over seeds": comparison["scgpt"]["std"][name],
+            "logreg": comparison["logreg"][name],
+            "gap": comparison["gap"][name],
+            "95 % low": comparison["interval"][name]["low"],
+            "95 % high": comparison["interval"][name]["high"],
+            "ratio": comparison["ratio"][name],
+        }
+        for name in TESTED
+    ]
+
+
+def _validation_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": name.rsplit("-", 1)[0],
+            "training seed": str(run["provenance"]["training_seed"] if run["provenance"]["training_seed"] is not None else "-"),
+            "validation exact_hit@1": run["validation"]["exact_hit@1"],
+            "query exact_hit@1": run["exact_hit@1"],
+            "validation mrr": run["validation"]["mrr"],
+            "query mrr": run["mrr"],
+        }
+        for name, run in runs.items()
+    ]
+
+
+def _grid_rows(grid: pd.DataFrame) -> pd.DataFrame:
+    keys = ["labels", "query", "model", "ranking"]
+    shown = ["queries", "conditions", "exact_hit@1", "exact_hit@5", "relevant_hit@1", "macro_hit@1", "mrr", "ndcg@5"]
+    rows = grid.groupby(keys, sort=True)[shown].mean().reset_index()
+    return rows.astype({"queries": np.int64, "conditions": np.int64})

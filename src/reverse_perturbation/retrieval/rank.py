@@ -1,0 +1,108 @@
+"""Rankers, ranks, and the step from one label space to the other."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+from scipy.special import logsumexp
+
+from reverse_perturbation.conditions import LabelSpace, canonical
+from reverse_perturbation.errors import InputError
+
+
+class Ranker(Protocol):
+    """What every model is: fitted on reference cells, it scores every condition for each query."""
+
+    conditions: np.ndarray
+
+    def fit(self, reference: Any, labels: np.ndarray) -> Self:
+        """Learn from reference cells and their conditions."""
+        ...
+
+    def scores(self, queries: Any) -> np.ndarray:
+        """Return float [n_queries, n_conditions], higher is better, columns in the order of ``conditions``."""
+        ...
+
+
+def truth_index(labels: np.ndarray, conditions: np.ndarray) -> np.ndarray:
+    """Return int64 [n]: the column of each query's true condition.
+
+    Raises
+    ------
+    InputError
+        If a label is not among the candidates: such a query could not be answered and would distort every mean.
+    """
+    place = {condition: i for i, condition in enumerate(conditions)}
+    missing = sorted({label for label in labels if label not in place})
+    if missing:
+        raise InputError(
+            f"queries are labelled {', '.join(missing[:5])} ({len(missing)} labels), which no model can answer: "
+            "they are not among the conditions of the reference"
+        )
+    return np.array([place[label] for label in labels], dtype=np.int64)
+
+
+def ahead_and_tied(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count, for each query, the conditions scored above the truth and the others scored equal to it.
+
+    Raises
+    ------
+    ValueError
+        If a score is NaN: it has no rank.
+    """
+    if np.isnan(scores).any():
+        raise ValueError("scores hold NaN; a condition without a score has no rank")
+    own = np.take_along_axis(scores, truth[:, None], axis=1)
+    return (scores > own).sum(axis=1), (scores == own).sum(axis=1) - 1
+
+
+def rank_of_truth(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return float64 [n]: the rank of the true condition, 1 the best; ties share the mean of their ranks.
+
+    Parameters
+    ----------
+    scores
+        float [n, n_conditions], higher is better.
+    truth
+        int [n], the true column.
+    """
+    ahead, tied = ahead_and_tied(scores, truth)
+    return 1.0 + ahead + tied / 2
+
+
+def translate(
+    log_proba: np.ndarray, conditions: np.ndarray, cells: Mapping[str, int], to: LabelSpace
+) -> tuple[np.ndarray, np.ndarray]:
+    """Carry class log-probabilities from one label space to the other.
+
+    To canonical, probabilities of twins are added. To legacy, a canonical probability is divided among its twins by
+    their shares of cells, which is all that can be known of them: they are one perturbation.
+
+    Parameters
+    ----------
+    log_proba
+        float [n, n_conditions] in the other space.
+    conditions
+        Its columns.
+    cells
+        Legacy label -> number of reference cells.
+    to
+        The space wanted.
+
+    Returns
+    -------
+    log_proba, conditions
+        float32 [n, n_new] and object array [n_new].
+    """
+    groups: dict[str, list[str]] = {}
+    for label in sorted(cells):
+        groups.setdefault(canonical(label), []).append(label)
+    place = {condition: i for i, condition in enumerate(conditions)}
+    if to == "canonical":
+        names = sorted({canonical(condition) for condition in conditions})
+        columns = [logsumexp(log_proba[:, [place[l] for l in groups[name] if l in place]], axis=1) for name in names]
+    else:
+        names = sorted(label for label in cells if canonical(label) in place)
+        share = {label: cells[label] / sum(cells[twin] for twin in groups[canonical(label)]) for label in names}
+        columns = [log_proba[:, place[canonical(label)]] + np.log(share[label]) for label in names]
+    return np.column_stack(columns).astype(np.float32), np.array(names, dtype=object)

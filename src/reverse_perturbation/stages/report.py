@@ -1,0 +1,89 @@
+"""Write the report, its pictures, and the rows DVC plots."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reverse_perturbation.config import Params
+from reverse_perturbation.report import plots
+from reverse_perturbation.report.report import report as write_report
+from reverse_perturbation.report.tables import slice_of
+from reverse_perturbation.retrieval.confidence import coverage_curve
+from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.retrieval.metrics import hit_curve
+from reverse_perturbation.stages.arguments import parser, run
+from reverse_perturbation.storage import read_json, write_text
+
+
+def report(args: argparse.Namespace, params: Params) -> None:
+    """Write everything a reader looks at."""
+    names = [f"scgpt-{seed}" for seed in params.seeds] + [f"{name}-{params.split.seed}" for name in args.baselines]
+    runs = {name: read_json(Path(args.metrics) / f"{name}.json") for name in names}
+    scores = {name: Scores.load(Path(args.scores) / f"{name}.npz") for name in names}
+    grid = pd.concat(
+        pd.read_csv(Path(args.grid) / f"{name}.csv").assign(model=name.rsplit("-", 1)[0]) for name in names
+    )
+    comparison = read_json(Path(args.metrics) / "comparison.json")
+    title = slice_of(comparison["provenance"])
+    folder = Path(args.plots)
+
+    hits = pd.concat(
+        hit_curve(found.scores, found.labels, found.conditions).assign(model=name) for name, found in scores.items()
+    )
+    coverage = pd.concat(
+        coverage_curve(found.scores, found.labels, found.conditions).assign(model=name) for name, found in scores.items()
+    )
+    write_text(folder / "hit_at_k.csv", hits.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_text(folder / "coverage.csv", coverage.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    answered = {name: _answers(scores[name]) for name in (names[0], f"logreg-{params.split.seed}")}
+    write_text(folder / "confusion.csv", answered[names[0]].to_csv(index=False, lineterminator="\n"))
+
+    plots.hit_curves(hits, len(scores[names[0]].conditions), folder / "hit_at_k.png", title)
+    plots.coverage_curves(coverage, folder / "coverage.png", title)
+    plots.confusion({name: _shares(frame) for name, frame in answered.items()}, folder / "confusion.png", title)
+    curves = {f"seed {seed}": _curves(Path(args.training) / f"scgpt-{seed}") for seed in params.seeds}
+    plots.training_curves(
+        {name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title
+    )
+    write_text(args.output, write_report(comparison, runs, grid, "../../" + folder.as_posix()))
+    print(f"report: {args.output}")
+
+
+def _answers(scores: Scores) -> pd.DataFrame:
+    first = scores.conditions[np.argmax(scores.scores, axis=1)]
+    return pd.DataFrame({"actual": scores.labels, "predicted": first})
+
+
+def _shares(answers: pd.DataFrame) -> pd.DataFrame:
+    names = sorted(set(answers["actual"]) | set(answers["predicted"]))
+    table = pd.crosstab(answers["actual"], answers["predicted"], normalize="index")
+    return table.reindex(index=names, columns=names, fill_value=0.0)
+
+
+def _curves(folder: Path) -> pd.DataFrame:
+    """Read what DVCLive wrote: one file a metric, columns step and the metric; epochs count from 1."""
+    files = sorted((folder / "plots" / "metrics").glob("*.tsv"))
+    columns = {file.stem: pd.read_csv(file, sep="\t").set_index("step")[file.stem] for file in files}
+    frame = pd.DataFrame(columns)
+    frame.index = frame.index + 1
+    return frame
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--metrics", required=True, help="folder of the metrics files")
+    arguments.add_argument("--scores", required=True, help="folder of the score files")
+    arguments.add_argument("--grid", required=True, help="folder of the grids")
+    arguments.add_argument("--training", required=True, help="folder of the training curves")
+    arguments.add_argument("--baselines", required=True, nargs="+", help="names of the baselines")
+    arguments.add_argument("--plots", required=True, help="folder for pictures and plot rows")
+    arguments.add_argument("--output", required=True, help="where to write the report, .md")
+    run(report, arguments, argv)
+
+
+if __name__ == "__main__":
+    main()
