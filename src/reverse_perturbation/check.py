@@ -24,9 +24,9 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
     models = [name for name, row in comparison.items() if isinstance(row, dict) and "confidence_auc" in row]
     models = [name for name in models if name not in ("gap", "ratio")]
     text = [
-        f"{about['source']} data, mask {about['mask']}, {about['labels']} labels, {about['queries']:,} {about['query']} "
-        f"queries, {about['conditions']} conditions, split seed {about['split_seed']}, "
-        f"training seeds {', '.join(map(str, about['training_seeds']))}",
+        f"{about['source']} data, mask {about['mask']}, {about['labels']} labels, "
+        f"{about['queries']:,} {about['query']} queries, {about['conditions']} conditions, "
+        f"split seed {about['split_seed']}, training seeds {', '.join(map(str, about['training_seeds']))}",
         f"{'model':<14}" + "".join(f"{name:>14}" for name in SHOWN),
     ]
     text += [f"{model:<14}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN) for model in models]
@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(lines(comparison)))
     missed = [MEANING[name] for name, target in comparison["targets"].items() if not target["passed"]]
     if missed:
-        print(f"{len(missed)} of {len(comparison['targets'])} targets missed: {'; '.join(missed)}", file=sys.stderr)
+        print(
+            f"{len(missed)} of {len(comparison['targets'])} targets missed: {'; '.join(missed)}",
+            file=sys.stderr,
+        )
     return 1 if missed else 0
 
 

@@ -15,7 +15,7 @@ Ranking = Literal["classifier", "library"]
 LibraryKind = Literal["bootstrap", "mean", "raw_cell"]
 QueryKind = Literal["cell", "pseudobulk"]
 ValueInput = Literal["binned", "binned_random", "log1p"]
-Readout = Literal["cls", "mean", "genes", "all"]
+Readout = Literal["cls", "mean", "genes"]
 Adaptation = Literal["frozen", "head", "last_n", "lora", "full"]
 LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
 
@@ -125,7 +125,7 @@ class Finetune(Section):
     last_layers: Count
     lora: Lora
     refit: bool
-    readout: Readout
+    readout: Annotated[list[Readout], Field(min_length=1)]
     gene_rank: Count
     head_depth: Annotated[int, Field(ge=0)]
     head_width: Count

@@ -20,7 +20,9 @@ def cells(counts: np.ndarray, labels: list[str], totals: list[float] | None = No
     obs["control"] = obs["condition"] == "ctrl"
     if totals is not None:
         obs["total_counts"] = np.asarray(totals, dtype=np.float32)
-    return ad.AnnData(obs=obs, var=pd.DataFrame(index=GENES), layers={"counts": sp.csr_matrix(counts.astype(np.float32))})
+    return ad.AnnData(
+        obs=obs, var=pd.DataFrame(index=GENES), layers={"counts": sp.csr_matrix(counts.astype(np.float32))}
+    )
 
 
 COUNTS = np.array([[1, 2, 3, 4]] * 5)

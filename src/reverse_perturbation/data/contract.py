@@ -2,16 +2,20 @@
 
 A user's file (:func:`read_source`) is an .h5ad with
 
-- ``layers["counts"]``: raw counts, cells x genes, integer-valued; ``X`` is not used and not read;
-- ``obs["condition"]``: ``A+ctrl``, ``ctrl+A``, ``A+B`` or ``ctrl``; ``obs["control"]``: 1 or True for ``ctrl``;
-- ``var["gene_name"]``: unique gene symbols; unique cell ids as the index of ``obs``;
-- optionally ``obs["total_counts"]``, each cell's UMIs over all genes of the assay (which may be more than the file
-  holds), and ``obs["gem_group"]``, its 10x lane.
+- ``layers["counts"]``: raw counts, cells x genes, whole numbers; ``X`` never stands in for it;
+- ``obs["condition"]``: ``A+ctrl``, ``ctrl+A``, ``A+B`` or ``ctrl``;
+- ``obs["control"]``: 1 or True for ``ctrl``, else 0 or False;
+- ``var["gene_name"]``: unique gene symbols, and unique cell ids as the index of ``obs``;
+- optionally ``obs["total_counts"]``, each cell's UMIs over all genes of the assay, which may be more than
+  the file holds, and ``obs["gem_group"]``, its 10x lane.
 
-GEARS's ``perturb_processed.h5ad`` is such a file. What is written after the checks (:func:`write_cells`) has the same
-layout without X and anything else.
+GEARS's ``perturb_processed.h5ad`` is such a file. What is written after the checks (:func:`write_cells`) has
+the same layout without X and without anything else. A cell without counts is allowed; the audit counts them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +27,15 @@ import scipy.sparse as sp
 from anndata.io import read_elem, write_elem
 
 from reverse_perturbation.conditions import CONTROL, genes_of
+from reverse_perturbation.data.scale import describe_x, first_rows_of_x
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.storage import write_atomically
 
-KEPT = ("condition", "control", "gem_group", "total_counts")
-ROWS = 4096  # rows of a dense layer made sparse at once
+DENSE_ROWS = 4096  # rows of a dense layer made sparse at once
+LARGEST_COUNT = 2**24  # float32 holds every whole number up to here
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of an HDF5 file
+AGAIN = "run `dvc repro prepare` to make it again"
+FLAGS = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
 
 
 def read_source(path: str | Path) -> ad.AnnData:
@@ -36,9 +44,9 @@ def read_source(path: str | Path) -> ad.AnnData:
     Returns
     -------
     anndata.AnnData
-        ``layers["counts"]`` CSR float32 with sorted indices and no stored zeros; ``obs`` with condition (str), control
-        (bool) and, where the file has them, gem_group and total_counts (float32); ``var`` indexed by gene name; ``uns``
-        with what X looked like, for the audit.
+        ``layers["counts"]`` CSR float32 with sorted indices and no stored zeros; ``obs`` with condition (str),
+        control (bool) and, where the file has them, gem_group (str) and total_counts (float32); ``var`` indexed
+        by gene name; ``uns["source"]``, for the audit: the file, its layers and what its X looks like.
 
     Raises
     ------
@@ -46,29 +54,22 @@ def read_source(path: str | Path) -> ad.AnnData:
         With the file, the field, what was found and what to do.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; set data.path to an .h5ad file")
-    try:
-        with h5py.File(path, "r") as file:
-            counts = _counts(path, file)
-            obs, var = read_elem(file["obs"]), read_elem(file["var"])
-            layers = sorted(file["layers"])
-            scale = _scale_of_x(file)
-    except InputError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: not a readable .h5ad file, or cut short ({error}); fetch or write it again") from None
-    frame = _checked_obs(path, obs, counts)
-    genes = _checked_genes(path, var, counts)
-    cells = ad.AnnData(obs=frame, var=pd.DataFrame(index=genes), layers={"counts": counts})
-    cells.var["gene_name"] = cells.var_names.to_numpy()
-    cells.uns["source"] = {"kind": "h5ad", "file": path.name, "layers": layers} | scale
-    return cells
+    raw = _read_raw(path)
+    genes = _checked_genes(path, raw.var)
+    frame = _checked_obs(path, raw.obs)
+    counts = _checked_counts(path, raw.counts, frame.index, genes)
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if "total_counts" in raw.obs:
+        totals = _checked_totals(path, raw.obs["total_counts"], totals)
+        frame["total_counts"] = totals.astype(np.float32)
+    source = raw.source | describe_x(raw.first_rows_of_x, counts, totals)
+    var = pd.DataFrame({"gene_name": genes.to_numpy()}, index=genes)
+    return ad.AnnData(obs=frame, var=var, layers={"counts": counts}, uns={"source": source})
 
 
 def write_cells(path: str | Path, cells: ad.AnnData) -> None:
     """Write checked cells atomically; the same cells give the same bytes."""
-    with write_atomically(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+    with write_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         write_elem(file, "/", cells, dataset_kwargs={"compression": "lzf"})
 
 
@@ -78,48 +79,231 @@ def read_cells(path: str | Path) -> ad.AnnData:
     Raises
     ------
     InputError
-        If the file is missing or broken.
+        If the file is missing, broken or was not written by :func:`write_cells`.
     """
-    try:
-        return ad.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro prepare` to make it again") from None
+    with _opened(Path(path), AGAIN) as file:
+        cells = read_elem(file)
+    if not isinstance(cells, ad.AnnData) or "counts" not in cells.layers or cells.X is not None:
+        raise InputError(f"{path}: not a file of prepared cells; pass the one that the stage prepare writes")
+    return cells
 
 
 def read_obs(path: str | Path) -> pd.DataFrame:
-    """Read only the cells' annotations of a prepared file."""
+    """Read only the cells' annotations of a prepared file; raises as :func:`read_cells`."""
+    with _opened(Path(path), AGAIN) as file:
+        frame: pd.DataFrame = read_elem(file["obs"])
+    return frame
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """The parts of a user's file that are read, unchecked."""
+
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    counts: sp.csr_matrix
+    first_rows_of_x: sp.csr_matrix | None
+    source: dict[str, Any]
+
+
+def _read_raw(path: Path) -> _Raw:
+    with _opened(path, "set data.path to an .h5ad file") as file:
+        layers = sorted(file["layers"]) if "layers" in file else []
+        if "counts" not in layers:
+            raise InputError(
+                f'{path}: layers["counts"] is missing (layers found: {", ".join(layers) or "none"}); put the raw '
+                "counts there. X is never taken instead, because it is usually normalised"
+            )
+        layer = file["layers/counts"]
+        values = layer if isinstance(layer, h5py.Dataset) else layer.get("data")
+        if values is None or values.dtype.kind not in "iufb":
+            raise InputError(f'{path}: layers["counts"] is no matrix of numbers; put the raw counts there')
+        for part in ("obs", "var"):
+            if part not in file:
+                raise InputError(f"{path}: {part} is missing; write the file with AnnData.write_h5ad")
+        source = {
+            "kind": "h5ad",
+            "file": path.name,
+            "description": _description(file),
+            "layers": layers,
+            "counts_dtype": str(values.dtype),
+        }
+        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        return _Raw(obs, var, _read_sparse(layer), first_rows_of_x(file), source)
+
+
+@contextmanager
+def _opened(path: Path, advice: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file; what fails while it is read is the file's fault and said so in one line."""
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, not a file; {advice}")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; {advice}")
     try:
+        # h5py.is_hdf5 would also be False for a file that is cut short, which is another mistake.
+        with path.open("rb") as start:
+            is_hdf5 = start.read(len(SIGNATURE)) == SIGNATURE
+        if not is_hdf5:
+            raise InputError(f"{path}: not an HDF5 file; {advice}")
         with h5py.File(path, "r") as file:
-            frame: pd.DataFrame = read_elem(file["obs"])
-            return frame
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro prepare` to make it again") from None
+            yield file
+    except InputError:
+        raise
+    except Exception as error:  # h5py and anndata raise many types for damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: damaged or cut short ({reason}); fetch or write it again") from error
 
 
-def _counts(path: Path, file: h5py.File) -> sp.csr_matrix:
-    if "layers" not in file or "counts" not in file["layers"]:
-        found = ", ".join(sorted(file["layers"])) if "layers" in file and len(file["layers"]) else "none"
+def _read_sparse(layer: h5py.Dataset | h5py.Group) -> sp.csr_matrix:
+    """Read a matrix as CSR; a dense one in blocks of rows, so that it is never held whole."""
+    if isinstance(layer, h5py.Group):
+        stored = read_elem(layer)
+        stored.check_format(full_check=True)  # indices beyond the shape would crash what comes after
+        return sp.csr_matrix(stored)
+    if not layer.shape[0]:
+        return sp.csr_matrix(layer.shape, dtype=layer.dtype)
+    starts = range(0, layer.shape[0], DENSE_ROWS)
+    return sp.vstack([sp.csr_matrix(layer[start : start + DENSE_ROWS]) for start in starts], format="csr")
+
+
+def _description(file: h5py.File) -> str:
+    """Return what the file says of itself in ``uns["source"]``."""
+    if "uns" not in file or "source" not in file["uns"]:
+        return ""
+    found = read_elem(file["uns/source"])
+    if isinstance(found, dict):
+        return "; ".join(f"{key}: {value}" for key, value in found.items() if isinstance(value, str))
+    return str(found)
+
+
+def _checked_genes(path: Path, var: pd.DataFrame) -> pd.Index:
+    if "gene_name" not in var:
+        found = ", ".join(map(str, var.columns)) or "none"
+        raise InputError(f'{path}: var["gene_name"] is missing (columns found: {found}); put the gene symbols there')
+    names = var["gene_name"]
+    missing = (names.isna() | (names.astype(str) == "")).to_numpy()
+    if missing.any():
+        row = var.index[missing][0]
+        raise InputError(f'{path}: var["gene_name"] is empty for {row!r}; name the gene or drop its column')
+    genes = pd.Index(names.astype(str).to_numpy(dtype=object))
+    if not genes.is_unique:
         raise InputError(
-            f'{path}: layers["counts"] is missing (layers found: {found}); put the raw counts there. X is never taken '
-            "instead, since it is usually normalised"
+            f'{path}: var["gene_name"] holds {genes[genes.duplicated()][0]!r} more than once; add up the counts '
+            "of its columns or keep one of them"
         )
-    element = file["layers/counts"]
-    if isinstance(element, h5py.Dataset):
-        blocks = [sp.csr_matrix(element[start : start + ROWS]) for start in range(0, element.shape[0], ROWS)]
-        counts = sp.vstack(blocks, format="csr") if blocks else sp.csr_matrix(element.shape)
-    else:
-        counts = sp.csr_matrix(read_elem(element))
+    return genes
+
+
+def _checked_obs(path: Path, obs: pd.DataFrame) -> pd.DataFrame:
+    for name, meaning in (("condition", "A+ctrl, ctrl+A, A+B or ctrl"), ("control", "1 for ctrl, else 0")):
+        if name not in obs:
+            found = ", ".join(map(str, obs.columns)) or "none"
+            raise InputError(f'{path}: obs["{name}"] is missing (columns found: {found}); add it: {meaning}')
+    if not obs.index.is_unique:
+        twice = obs.index[obs.index.duplicated()][0]
+        raise InputError(f"{path}: obs holds the cell id {twice!r} more than once; call obs_names_make_unique()")
+    labels = _checked_labels(path, obs["condition"])
+    control = _checked_control(path, obs["control"], labels)
+    frame = pd.DataFrame({"condition": labels, "control": control}, index=obs.index.astype(str))
+    frame.index.name = None
+    if "gem_group" in obs:
+        _refuse_empty(path, obs["gem_group"])
+        frame["gem_group"] = obs["gem_group"].astype(str).to_numpy(dtype=object)
+    return frame
+
+
+def _refuse_empty(path: Path, column: pd.Series) -> None:
+    if column.isna().any():
+        cell = column.index[column.isna()][0]
+        raise InputError(
+            f'{path}: obs["{column.name}"] is empty for {int(column.isna().sum()):,} cells, first {cell!r}; '
+            "fill it in or drop the cells"
+        )
+
+
+def _checked_labels(path: Path, condition: pd.Series) -> np.ndarray:
+    _refuse_empty(path, condition)
+    if isinstance(condition.dtype, pd.CategoricalDtype):
+        present = set(condition)
+        empty = [str(name) for name in condition.cat.categories if name not in present]
+        if empty:
+            raise InputError(
+                f'{path}: obs["condition"] lists {len(empty)} conditions without a cell: {", ".join(empty[:5])}'
+                f'{", ..." if len(empty) > 5 else ""}; call adata.obs["condition"].cat.remove_unused_categories() '
+                "and assign the result"
+            )
+    labels = condition.astype(str)
+    for label in labels.unique():
+        complaint = _label_complaint(label)
+        if complaint:
+            cell = labels.index[labels == label][0]
+            raise InputError(
+                f'{path}: obs["condition"] is {label!r} for cell {cell!r}: {complaint}; write A+ctrl, ctrl+A, '
+                "A+B or ctrl"
+            )
+    return labels.to_numpy(dtype=object)
+
+
+def _label_complaint(label: str) -> str:
+    """Return what is wrong with a label; nothing if it is one of the four forms."""
+    try:
+        genes = genes_of(label)
+    except ValueError:
+        return "a part of it is empty"
+    if label != label.strip() or any(part != part.strip() for part in label.split("+")):
+        return "it holds spaces"
+    if label == CONTROL:
+        return ""
+    parts = label.split("+")
+    if len(parts) != 2:
+        return f"it has {len(parts)} part{'s' if len(parts) > 1 else ''} instead of two"
+    wanted = 1 if CONTROL in parts else 2
+    return "" if len(genes) == wanted else "both of its parts are the same"
+
+
+def _checked_control(path: Path, column: pd.Series, labels: np.ndarray) -> np.ndarray:
+    values = column.astype(str).str.lower().map(FLAGS)
+    if values.isna().any():
+        cell = column.index[values.isna()][0]
+        raise InputError(f'{path}: obs["control"] is {column.loc[cell]!r} for cell {cell!r}; it must be 0 or 1')
+    control: np.ndarray = values.to_numpy(dtype=bool)
+    wrong = np.flatnonzero(control != (labels == CONTROL))
+    if len(wrong):
+        i = wrong[0]
+        raise InputError(
+            f'{path}: obs["control"] is {int(control[i])} for cell {column.index[i]!r}, but its condition is '
+            f"{labels[i]!r} ({len(wrong):,} such cells); control must be 1 where the condition is {CONTROL!r} "
+            "and 0 elsewhere"
+        )
+    if not control.any():
+        raise InputError(
+            f"{path}: obs holds no control cells (condition {CONTROL!r}, control 1); keep them in the file"
+        )
+    if control.all():
+        raise InputError(f"{path}: obs holds only control cells; keep the perturbed cells in the file")
+    return control
+
+
+def _checked_counts(path: Path, counts: sp.csr_matrix, cells: pd.Index, genes: pd.Index) -> sp.csr_matrix:
+    if counts.shape != (len(cells), len(genes)):
+        raise InputError(
+            f'{path}: layers["counts"] is {counts.shape[0]} x {counts.shape[1]}, but obs has {len(cells)} rows and '
+            f"var {len(genes)}; write the file again"
+        )
+    values = counts.data
+    finite = np.isfinite(values)
     for wrong, what in (
-        (~np.isfinite(counts.data), "a value that is not finite"),
-        (counts.data < 0, "a negative value"),
-        (counts.data != np.round(counts.data), "a fraction"),
+        (~finite, "values that are NaN or infinite"),
+        (values < 0, "negative values"),
+        (finite & (values != np.floor(values)), "fractions"),
+        (values > LARGEST_COUNT, "values too large for a count"),
     ):
         if wrong.any():
             place = int(np.argmax(wrong))
-            row = int(np.searchsorted(counts.indptr, place, side="right")) - 1
+            cell = cells[int(np.searchsorted(counts.indptr, place, side="right")) - 1]
             raise InputError(
-                f'{path}: layers["counts"] holds {what}, {counts.data[place]:g} (cell {row}, gene {counts.indices[place]}; '
-                f"{int(wrong.sum()):,} such values); raw counts are whole numbers, so put unnormalised counts there"
+                f'{path}: layers["counts"] holds {int(wrong.sum()):,} {what}, first {values[place]:g} for cell '
+                f"{cell!r} and gene {genes[int(counts.indices[place])]!r}; put the raw, unnormalised counts there"
             )
     counts = counts.astype(np.float32)
     counts.sum_duplicates()
@@ -127,105 +311,14 @@ def _counts(path: Path, file: h5py.File) -> sp.csr_matrix:
     return counts
 
 
-def _checked_obs(path: Path, obs: pd.DataFrame, counts: sp.csr_matrix) -> pd.DataFrame:
-    for name, meaning in (("condition", "A+ctrl, A+B or ctrl"), ("control", "1 for control cells, else 0")):
-        if name not in obs:
-            raise InputError(f'{path}: obs["{name}"] is missing ({meaning}); columns found: {", ".join(obs.columns)}')
-    if len(obs) != counts.shape[0]:
-        raise InputError(f'{path}: obs has {len(obs)} rows and layers["counts"] {counts.shape[0]}; write the file again')
-    if not obs.index.is_unique:
-        twice = obs.index[obs.index.duplicated()][0]
-        raise InputError(f"{path}: cell id {twice!r} occurs more than once in obs; call obs_names_make_unique()")
-    condition = obs["condition"]
-    if condition.isna().any():
-        raise InputError(f'{path}: obs["condition"] is empty for cell {obs.index[condition.isna()][0]!r}; drop such cells')
-    if isinstance(condition.dtype, pd.CategoricalDtype):
-        empty = sorted(set(condition.cat.categories) - set(condition.unique()))
-        if empty:
-            raise InputError(
-                f'{path}: obs["condition"] lists conditions without a cell: {", ".join(map(str, empty[:5]))} ({len(empty)} in '
-                'all); call obs["condition"].cat.remove_unused_categories()'
-            )
-    labels = condition.astype(str)
-    for label in labels.unique():
-        try:
-            genes_of(label)
-        except ValueError as error:
-            raise InputError(f'{path}: obs["condition"]: {error}') from None
-    control = _flag(path, obs["control"])
-    contradiction = control != (labels == CONTROL).to_numpy()
-    if contradiction.any():
-        cell = obs.index[contradiction][0]
+def _checked_totals(path: Path, column: pd.Series, own: np.ndarray) -> np.ndarray:
+    totals: np.ndarray = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(totals) | (totals < own))
+    if len(wrong):
+        i = wrong[0]
         raise InputError(
-            f'{path}: obs["control"] contradicts obs["condition"] for cell {cell!r} (condition {labels[cell]!r}, control '
-            f"{bool(control[np.argmax(contradiction)])}) and {int(contradiction.sum()) - 1} others; control cells are "
-            f"labelled {CONTROL!r}"
+            f'{path}: obs["total_counts"] is {column.iloc[i]} for cell {column.index[i]!r}, whose counts add up to '
+            f"{own[i]:g} ({len(wrong):,} such cells); it must be the cell's UMIs over all genes of the assay, or "
+            "be left out"
         )
-    if not control.any():
-        raise InputError(f'{path}: no control cells: obs["control"] is 0 everywhere; keep the {CONTROL!r} cells in the file')
-    if control.all():
-        raise InputError(f"{path}: only control cells; nothing was perturbed")
-    frame = pd.DataFrame({"condition": labels.to_numpy(dtype=object), "control": control}, index=obs.index.astype(str))
-    frame.index.name = None
-    if "gem_group" in obs:
-        frame["gem_group"] = obs["gem_group"].astype(str).to_numpy(dtype=object)
-    if "total_counts" in obs:
-        frame["total_counts"] = _totals(path, obs, counts)
-    return frame
-
-
-def _flag(path: Path, column: pd.Series) -> np.ndarray:
-    values = column.astype(str).str.lower().map({"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False})
-    if values.isna().any():
-        raise InputError(f'{path}: obs["control"] holds {column[values.isna()].iloc[0]!r}; it must be 0 or 1')
-    return values.to_numpy(dtype=bool)
-
-
-def _totals(path: Path, obs: pd.DataFrame, counts: sp.csr_matrix) -> np.ndarray:
-    totals = pd.to_numeric(obs["total_counts"], errors="coerce").to_numpy(dtype=np.float64)
-    own = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    wrong = ~np.isfinite(totals) | (totals < own)
-    if wrong.any():
-        cell = obs.index[wrong][0]
-        raise InputError(
-            f'{path}: obs["total_counts"] is {obs["total_counts"].loc[cell]} for cell {cell!r}, whose counts add up to '
-            f"{own[np.argmax(wrong)]:g}; it must be the cell's UMIs over all genes, or be left out"
-        )
-    return totals.astype(np.float32)
-
-
-def _checked_genes(path: Path, var: pd.DataFrame, counts: sp.csr_matrix) -> pd.Index:
-    if "gene_name" not in var:
-        raise InputError(f'{path}: var["gene_name"] is missing (gene symbols); columns found: {", ".join(var.columns) or "none"}')
-    if len(var) != counts.shape[1]:
-        raise InputError(f'{path}: var has {len(var)} rows and layers["counts"] {counts.shape[1]} columns; write the file again')
-    genes = pd.Index(var["gene_name"].astype(str).to_numpy(dtype=object))
-    if not genes.is_unique:
-        raise InputError(
-            f'{path}: gene {genes[genes.duplicated()][0]!r} occurs more than once in var["gene_name"]; add the counts of '
-            "its columns or drop all but one"
-        )
-    return genes
-
-
-def _scale_of_x(file: h5py.File) -> dict[str, Any]:
-    """Look at the first rows of X, for the audit: is it whole numbers, or log1p of a common total?"""
-    if "X" not in file or (isinstance(file["X"], h5py.Group) and "indptr" not in file["X"]):
-        return {}
-    element = file["X"]
-    if isinstance(element, h5py.Dataset):
-        rows = sp.csr_matrix(element[:ROWS])
-    else:
-        if element.attrs.get("encoding-type") != "csr_matrix":
-            return {}
-        indptr = element["indptr"][: ROWS + 1]
-        shape = (len(indptr) - 1, int(element.attrs["shape"][1]))
-        rows = sp.csr_matrix((element["data"][: indptr[-1]], element["indices"][: indptr[-1]], indptr), shape=shape)
-    if not rows.nnz:
-        return {}
-    sums = np.asarray(rows.astype(np.float64).expm1().sum(axis=1)).ravel() if rows.data.max() < 50 else np.zeros(1)
-    return {
-        "x_integer_share": float(np.mean(rows.data == np.round(rows.data))),
-        "x_max": float(rows.data.max()),
-        "x_expm1_row_sum_median": float(np.median(sums)),
-    }
+    return totals

@@ -13,7 +13,6 @@ from reverse_perturbation.conditions import CONTROL, canonical, genes_of
 from reverse_perturbation.config import Simulated
 from reverse_perturbation.data.simulate_plan import name_genes, plan_cells
 
-FULL_PANEL = 5045  # genes of the Norman file, for which library sizes are known
 BLOCK = 256  # cells drawn at once: a dense block of 5,045 genes takes 5 MB
 
 
@@ -27,9 +26,10 @@ class GenerativeModel:
         Gene means are quantiles of a log-normal of this standard deviation (natural log), none above this multiple
         of their mean. Set so that 8.1 % of the counts at full size are not zero.
     library_root, library_root_spread, library_min
-        Square roots of library sizes at full size are normal; counts below the minimum are raised to it.
-    panel_exponent
-        Library sizes go with this power of the share of the full panel that is simulated.
+        Square roots of expected library sizes are normal; sizes below the minimum are raised to it. They are
+        the Norman file's whatever the number of genes: a smaller panel is read more deeply.
+    target_quantiles
+        Where among the gene means those of the targets lie: genes worth activating are not highly expressed.
     dispersion_shape, dispersion_spread
         Shape of the negative binomial, ``variance = mean + mean**2 / shape``: median over genes and standard
         deviation of its log.
@@ -43,38 +43,38 @@ class GenerativeModel:
         Size of a double's interaction, relative to its single effects.
     activation, activation_spread
         Rise of the target gene itself (natural log), mean and standard deviation.
-    weak_share, weak_strength
-        The knob of difficulty: this share of the perturbed cells has this share of its condition's effect.
-    strength_spread
-        Standard deviation of the log of the other cells' strength, whose median is 1.
+    largest_effect
+        No gene's log mean is moved by more than this.
+    weakness
+        The knob of difficulty: a perturbed cell has the share ``u ** weakness`` of its condition's effect, ``u`` uniform
+        between 0 and 1. At 0 all cells are alike, at 1 a fifth of them has less than a fifth of the effect.
     lanes, lane_effect, lane_depth
         Gem groups; standard deviations of their effect on genes and on the log of library sizes.
     cycle_share, cycle_effect
         Share of the genes that follow the cell cycle, and the size of their swing (natural log).
     """
 
-    mean_spread: float = 3.1
+    mean_spread: float = 3.33
     mean_cap: float = 150.0
-    library_root: float = 54.3
-    library_root_spread: float = 10.4
+    library_root: float = 54.2
+    library_root_spread: float = 10.0
     library_min: float = 500.0
-    panel_exponent: float = 0.5
+    target_quantiles: tuple[float, float] = (0.3, 0.9)
     dispersion_shape: float = 3.0
     dispersion_spread: float = 0.5
     programmes: int = 40
     programme_share: float = 0.1
     programmes_per_target: float = 2.0
-    effect: float = 0.3
+    effect: float = 0.65
     effect_spread: float = 0.6
     interaction: float = 0.4
     activation: float = 2.5
     activation_spread: float = 0.5
-    weak_share: float = 0.25
-    weak_strength: float = 0.2
-    strength_spread: float = 0.3
+    largest_effect: float = 3.0
+    weakness: float = 0.6
     lanes: int = 8
-    lane_effect: float = 0.15
-    lane_depth: float = 0.1
+    lane_effect: float = 0.1
+    lane_depth: float = 0.05
     cycle_share: float = 0.1
     cycle_effect: float = 0.5
 
@@ -125,17 +125,24 @@ def simulate(
     cells = plan_cells(conditions, config)
     targets = sorted(set().union(*(genes_of(label) for label in cells.index)))
     genes = name_genes(targets, config.genes, vocabulary, aliases, names_rng)
-    baseline = _Baseline.draw(config.genes, model, genes_rng)
+    is_target = np.isin(genes, targets)
+    baseline = _Baseline.draw(is_target, model, genes_rng)
     effects = _effects(list(cells.index), genes, model, effects_rng)
-    drawn = _Cells.draw(cells, config.genes, model, cells_rng)
+    drawn = _Cells.draw(cells, model, cells_rng)
     counts = _counts(baseline, effects, drawn, counts_rng, block)
     labels = cells.index.to_numpy(dtype=str)[drawn.condition]
     obs = pd.DataFrame(
-        {"condition": pd.Categorical(labels), "control": labels == CONTROL, "gem_group": drawn.lane + 1},
+        {"condition": labels, "control": labels == CONTROL, "gem_group": (drawn.lane + 1).astype(str)},
         index=[f"cell{i}-{lane + 1}" for i, lane in enumerate(drawn.lane)],
     )
     var = pd.DataFrame({"gene_name": genes}, index=pd.Index(genes, name="gene_symbol"))
-    source = f"simulated by reverse_perturbation.data.simulate, seed {config.seed}: no real cells (docs/simulator.md)"
+    source = {
+        "kind": "simulated",
+        "description": "made up by reverse_perturbation.data.simulate (docs/simulator.md): no real cells",
+        "seed": config.seed,
+        "layers": ["counts"],
+        "counts_dtype": "float32",
+    }
     return AnnData(obs=obs, var=var, layers={"counts": counts}, uns={"source": source})
 
 
@@ -152,13 +159,22 @@ class _Baseline:
     cycle: np.ndarray
 
     @classmethod
-    def draw(cls, genes: int, model: GenerativeModel, rng: np.random.Generator) -> "_Baseline":
+    def draw(cls, is_target: np.ndarray, model: GenerativeModel, rng: np.random.Generator) -> "_Baseline":
         # Quantiles instead of draws: depth and sparsity do not hang on a few lucky genes of a seed.
-        mean = np.exp(model.mean_spread * ndtri((np.arange(genes) + 0.5) / genes))
+        genes = len(is_target)
+        quantile = (np.arange(genes) + 0.5) / genes
+        low, high = model.target_quantiles
+        fit_for_target = (quantile >= low) & (quantile < high)
+        first = rng.permutation(genes)
+        first = np.concatenate([first[fit_for_target[first]], first[~fit_for_target[first]]])
+        place = np.empty(genes, dtype=np.int64)
+        place[is_target] = first[: is_target.sum()]
+        place[~is_target] = rng.permutation(first[is_target.sum() :])
+        mean = np.exp(model.mean_spread * ndtri(quantile[place]))
         mean = np.minimum(mean / mean.mean(), model.mean_cap)
         in_cycle = rng.random(genes) < model.cycle_share
         return cls(
-            log_mean=np.log(rng.permutation(mean)).astype(np.float32),
+            log_mean=np.log(mean).astype(np.float32),
             shape=np.exp(rng.normal(np.log(model.dispersion_shape), model.dispersion_spread, genes)).astype(np.float32),
             lane=rng.normal(0, model.lane_effect, (model.lanes, genes)).astype(np.float32),
             cycle=(rng.normal(0, model.cycle_effect, (2, genes)) * in_cycle).astype(np.float32),
@@ -181,7 +197,8 @@ def _effects(labels: list[str], genes: list[str], model: GenerativeModel, rng: n
             mix += model.interaction * np.mean([sizes[target] for target in own]) * _mix(model, rng)
         found[name] = mix @ programmes
         found[name][[genes.index(target) for target in own]] += [rises[target] for target in own]
-    return np.array([found[canonical(label)] for label in labels], dtype=np.float32)
+    effects = np.array([found[canonical(label)] for label in labels], dtype=np.float32)
+    return np.clip(effects, -model.largest_effect, model.largest_effect)
 
 
 def _mix(model: GenerativeModel, rng: np.random.Generator) -> np.ndarray:
@@ -204,15 +221,13 @@ class _Cells:
     phase: np.ndarray
 
     @classmethod
-    def draw(cls, plan: pd.Series, genes: int, model: GenerativeModel, rng: np.random.Generator) -> "_Cells":
+    def draw(cls, plan: pd.Series, model: GenerativeModel, rng: np.random.Generator) -> "_Cells":
         condition = rng.permutation(np.repeat(np.arange(len(plan)), plan))
         n = len(condition)
         lane = rng.integers(model.lanes, size=n)
         depth = np.maximum(rng.normal(model.library_root, model.library_root_spread, n) ** 2, model.library_min)
         depth *= np.exp(rng.normal(0, model.lane_depth, model.lanes))[lane]
-        depth *= (genes / FULL_PANEL) ** model.panel_exponent
-        strength = np.exp(rng.normal(0, model.strength_spread, n))
-        strength[rng.random(n) < model.weak_share] = model.weak_strength
+        strength = rng.random(n) ** model.weakness
         phase = rng.uniform(0, 2 * np.pi, n)
         return cls(condition, lane, *(x.astype(np.float32) for x in (depth, strength, phase)))
 
@@ -242,9 +257,7 @@ def _counts(
         indices.append(column)
         lengths.append(np.bincount(row, minlength=len(mean)))
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return sp.csr_matrix(
-        (np.concatenate(data), np.concatenate(indices), indptr), shape=(len(cells.condition), n_genes)
-    )
+    return sp.csr_matrix((np.concatenate(data), np.concatenate(indices), indptr), shape=(len(cells.condition), n_genes))
 
 
 def _negative_binomial(
@@ -268,7 +281,11 @@ def _negative_binomial(
     zero = np.exp(-shape * np.log1p(mean / shape))
     row, column = np.nonzero(uniform >= zero)
     # From here in double precision: the cumulative probability must pass any uniform number below 1.
-    u, mu, r = uniform[row, column].astype(float), mean[row, column].astype(float), shape[column].astype(float)
+    u, mu, r = (
+        uniform[row, column].astype(float),
+        mean[row, column].astype(float),
+        shape[column].astype(float),
+    )
     ratio = mu / (mu + r)
     probability = np.exp(-r * np.log1p(mu / r))
     count = np.ones(len(u))

@@ -153,7 +153,10 @@ def name_genes(
         )
     tokens = set(vocabulary)
     taken = {aliases.get(gene, gene) for gene in targets}
-    outside = min(number - len(targets), round(OUTSIDE_VOCABULARY * number) - sum(gene not in tokens for gene in targets))
+    outside = min(
+        number - len(targets),
+        round(OUTSIDE_VOCABULARY * number) - sum(gene not in tokens for gene in targets),
+    )
     renamed = _renamed(max(0, round(RENAMED * outside)), tokens, aliases, taken, rng)
     taken.update(aliases[name] for name in renamed)
     clones = _clones(max(0, outside - len(renamed)), tokens, aliases, rng)

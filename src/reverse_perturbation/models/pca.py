@@ -1,9 +1,11 @@
 """Principal components of expression: the baseline embedding."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import PCA
 
@@ -13,10 +15,15 @@ from reverse_perturbation.storage import read_json, write_atomically, write_json
 
 
 class Pca:
-    """scikit-learn's PCA on sparse expression (centred implicitly, by ARPACK), saved without pickle."""
+    """scikit-learn's PCA on sparse expression (centred implicitly, by ARPACK), saved without pickle.
+
+    scikit-learn makes the largest weight of each component positive, so fits to the same cells agree in sign.
+    """
 
     def __init__(self, config: Config):
         self.config = config
+        self._mean = np.empty(0)
+        self._components = np.empty((0, 0))
 
     def fit(self, reference: sp.csr_matrix) -> "Pca":
         """Find the components of reference cells, CSR float32 [n, n_genes].
@@ -28,8 +35,8 @@ class Pca:
         """
         if min(reference.shape) <= self.config.components:
             raise InputError(
-                f"pca.components: {self.config.components}, but the reference has {reference.shape[0]} cells of "
-                f"{reference.shape[1]} genes; lower it"
+                f"pca.components: {self.config.components}, but the reference has {reference.shape[0]} cells "
+                f"of {reference.shape[1]} genes; lower it"
             )
         model = PCA(self.config.components, svd_solver="arpack", random_state=self.config.seed)
         model.fit(sp.csr_matrix(reference, dtype=np.float64))
@@ -41,18 +48,29 @@ class Pca:
         result: np.ndarray = expression @ self._components.T - self._mean @ self._components.T
         return result.astype(np.float32)
 
-    def save(self, folder: str | Path) -> None:
-        """Write weights as safetensors beside a JSON, atomically."""
+    def save(self, folder: str | Path, genes: Sequence[str]) -> None:
+        """Write weights as safetensors beside a JSON, atomically; ``genes`` names the columns."""
         with write_atomically(folder) as temporary:
             temporary.mkdir()
-            save_file({"mean": self._mean, "components": self._components}, temporary / "weights.safetensors")
-            write_json(temporary / "config.json", self.config.model_dump())
+            weights = {"mean": self._mean, "components": np.ascontiguousarray(self._components)}
+            save_file(weights, temporary / "weights.safetensors")
+            about = {"pca": self.config.model_dump(), "genes": list(genes)}
+            write_json(temporary / "config.json", about)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Pca":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If a file is missing or broken.
+        """
         folder = Path(folder)
-        model = cls(Config.model_validate(read_json(folder / "config.json")))
-        weights = load_file(folder / "weights.safetensors")
-        model._mean, model._components = weights["mean"], weights["components"]
+        try:
+            model = cls(Config.model_validate(read_json(folder / "config.json")["pca"]))
+            weights = load_file(folder / "weights.safetensors")
+            model._mean, model._components = weights["mean"], weights["components"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(f"{folder}: not a saved PCA ({error}); run `dvc repro pca` again") from None
         return model

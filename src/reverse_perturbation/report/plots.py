@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from reverse_perturbation.storage import write_atomically
 
 mpl.use("Agg")
-CHANCE = {"color": "0.6", "linestyle": ":", "label": "chance"}
 MAX_LABELS = 60  # more condition names than this cannot be read on one axis
 
 
@@ -24,7 +23,7 @@ def hit_curves(rows: pd.DataFrame, n_conditions: int, path: str | Path, title: s
             axis.plot(found["k"], found[column], marker=".", label=model)
         axis.set(xlabel="k", ylabel="hit@k" if axis is axes[0] else "", title=name, ylim=(0, 1))
     k = np.arange(1, rows["k"].max() + 1)
-    axes[0].plot(k, k / n_conditions, **CHANCE)
+    axes[0].plot(k, k / n_conditions, color="0.6", linestyle=":", label="chance")
     axes[0].legend(frameon=False)
     _save(figure, path)
 
@@ -65,7 +64,9 @@ def training_curves(runs: Mapping[str, pd.DataFrame], path: str | Path, title: s
         axes[1].plot(run.index, run["mrr"], color=colour, linestyle="--", label=f"{name}, mrr")
         axes[2].plot(run.index, run["head_learning_rate"], color=colour, label=f"{name}, head")
         axes[2].plot(run.index, run["backbone_learning_rate"], color=colour, linestyle="--", label=f"{name}, backbone")
-    for axis, ylabel in zip(axes, ("cross-entropy, nats", "on validation", "learning rate at epoch's end"), strict=True):
+    for axis, ylabel in zip(
+        axes, ("cross-entropy, nats", "on validation", "learning rate at epoch's end"), strict=True
+    ):
         axis.set(xlabel="epoch", ylabel=ylabel)
         axis.legend(frameon=False, fontsize=7)
     axes[1].set_ylim(bottom=0)

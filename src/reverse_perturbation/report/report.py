@@ -11,14 +11,15 @@ from reverse_perturbation.report.tables import markdown, models_table, slice_of,
 from reverse_perturbation.retrieval.compare import TESTED
 
 SIMULATED = (
-    "> **Simulated cells.** These figures show that the pipeline works and how the models compare on a generative model\n"
-    "> of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
+    "> **Simulated cells.** These figures show that the pipeline works and how the models compare on a generative\n"
+    "> model of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
     "> [norman_subset.md](norman_subset.md).\n"
 )
 PLOTS = {
-    "hit_at_k.png": "Share of queries whose condition (left), or one that shares a gene with it (right), is among the first k.",
-    "coverage.png": "Accuracy when only the most confident answers are given; confidence is the margin of the first score over "
-    "the second.",
+    "hit_at_k.png": "Share of queries whose condition (left), or one that shares a gene with it (right), is among the "
+    "first k.",
+    "coverage.png": "Accuracy when only the most confident answers are given; confidence is the margin of the first "
+    "score over the second.",
     "confusion.png": "What each condition's queries are answered with.",
     "training.png": "Fine-tuning, the selection fit of each seed.",
 }
@@ -40,7 +41,9 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
     """
     about = comparison["provenance"]
     missed = [name for name, target in comparison["targets"].items() if not target["passed"]]
-    verdict = "every target is met" if not missed else f"{len(missed)} of {len(comparison['targets'])} targets are missed"
+    verdict = (
+        "every target is met" if not missed else f"{len(missed)} of {len(comparison['targets'])} targets are missed"
+    )
     parts = [
         "# scGPT against logistic regression",
         SIMULATED if about["source"] == "simulated" else "",
@@ -49,7 +52,8 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         "## The specification's success criteria",
         markdown(targets_table(comparison["targets"], MEANING)),
         "## The gap to the tuned logistic regression",
-        "scGPT is the mean over its training seeds; the interval is a paired bootstrap over queries, stratified by condition.",
+        "scGPT is the mean over its training seeds; the interval is a paired bootstrap over queries, stratified by "
+        "condition.",
         markdown(_gap_rows(comparison)),
         "## Every model and seed",
         "`ranking` says what orders the conditions: a classifier's probabilities, or cosine similarity to a library. "
@@ -60,8 +64,8 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         "## Pictures",
         *[f"![{caption}]({plots}/{name})\n\n{caption}" for name, caption in PLOTS.items()],
         "## Every library, query and label space",
-        "All on the query cells, for the record; nothing was chosen by them. scGPT's rows are means over its seeds. Where a "
-        "condition has fewer query cells than a pseudo-bulk needs, it has no such query.",
+        "All on the query cells, for the record; nothing was chosen by them. scGPT's rows are means over its "
+        "seeds. Where a condition has fewer query cells than a pseudo-bulk needs, it has no such query.",
         markdown(_grid_rows(grid)),
         "## Provenance",
         markdown([{"field": name, "value": str(value)} for name, value in about.items()]),
@@ -89,7 +93,9 @@ def _validation_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
     return [
         {
             "model": name.rsplit("-", 1)[0],
-            "training seed": str(run["provenance"]["training_seed"] if run["provenance"]["training_seed"] is not None else "-"),
+            "training seed": str(
+                run["provenance"]["training_seed"] if run["provenance"]["training_seed"] is not None else "-"
+            ),
             "validation exact_hit@1": run["validation"]["exact_hit@1"],
             "query exact_hit@1": run["exact_hit@1"],
             "validation mrr": run["validation"]["mrr"],
@@ -101,6 +107,15 @@ def _validation_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
 
 def _grid_rows(grid: pd.DataFrame) -> pd.DataFrame:
     keys = ["labels", "query", "model", "ranking"]
-    shown = ["queries", "conditions", "exact_hit@1", "exact_hit@5", "relevant_hit@1", "macro_hit@1", "mrr", "ndcg@5"]
+    shown = [
+        "queries",
+        "conditions",
+        "exact_hit@1",
+        "exact_hit@5",
+        "relevant_hit@1",
+        "macro_hit@1",
+        "mrr",
+        "ndcg@5",
+    ]
     rows = grid.groupby(keys, sort=True)[shown].mean().reset_index()
     return rows.astype({"queries": np.int64, "conditions": np.int64})

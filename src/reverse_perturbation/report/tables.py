@@ -25,9 +25,7 @@ def markdown(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, decimals: int = 3
     numeric = [pd.api.types.is_float_dtype(frame[column]) for column in frame]
     head = "| " + " | ".join(map(str, frame.columns)) + " |"
     rule = "|" + "|".join("---:" if right else "---" for right in numeric) + "|"
-    body = [
-        "| " + " | ".join(_cell(value, decimals) for value in row) + " |" for row in frame.itertuples(index=False)
-    ]
+    body = ["| " + " | ".join(_cell(value, decimals) for value in row) + " |" for row in frame.itertuples(index=False)]
     return "\n".join([head, rule, *body])
 
 

@@ -140,7 +140,8 @@ class Evaluator:
             rows, conditions = outputs.log_proba[in_query], np.asarray(outputs.conditions, dtype=object)
             if setting.labels != self.fitted_space:
                 rows, conditions = translate(rows, conditions, counts, setting.labels)
-            return self._averaged(rows, rows, labels[in_query], in_query, conditions, setting)
+            rows, truth, names = self._queries(rows, labels[in_query], self.cells[in_query], setting.query)
+            return Scores(names, truth, conditions, rows)
         assert outputs.embedding is not None
         ranker = LibraryRanker(
             setting.ranking,  # type: ignore[arg-type]
@@ -148,23 +149,24 @@ class Evaluator:
             cells_per_prototype=self.library.cells_per_prototype,
             seed=self.library.seed,
         ).fit(outputs.embedding[in_library], labels[in_library])
-        return self._averaged(
-            outputs.embedding[in_query], ranker, labels[in_query], in_query, np.asarray(ranker.conditions), setting
+        rows, truth, names = self._queries(
+            outputs.embedding[in_query], labels[in_query], self.cells[in_query], setting.query
         )
+        return Scores(names, truth, ranker.conditions, ranker.scores(rows))
 
-    def _averaged(self, rows, score, labels, in_query, conditions, setting) -> Scores:  # type: ignore[no-untyped-def]
-        names = self.cells[in_query]
-        if setting.query == "pseudobulk":
-            groups = pseudobulk(labels, self.query)
-            if not len(groups.labels):
-                raise InputError(
-                    f"query.cells: no condition has {self.query.cells} query cells for a pseudo-bulk; lower it"
-                )
-            rows = rows[groups.groups].mean(axis=1)
-            labels = groups.labels
-            names = np.array([f"{label}#{i}" for i, label in enumerate(labels)], dtype=object)
-        found = score.scores(rows) if isinstance(score, LibraryRanker) else rows
-        return Scores(names, np.asarray(labels, dtype=object), np.asarray(conditions, dtype=object), found)
+    def _queries(
+        self, rows: np.ndarray, labels: np.ndarray, names: np.ndarray, kind: QueryKind
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what is ranked, its labels and its names: the cells as they are, or averages of several."""
+        if kind == "cell":
+            return rows, labels, names
+        bulks = pseudobulk(labels, self.query)
+        if not len(bulks.labels):
+            raise InputError(
+                f"query.cells: no condition has {self.query.cells} query cells for a pseudo-bulk; lower it"
+            )
+        numbered = np.array([f"{label}#{i}" for i, label in enumerate(bulks.labels)], dtype=object)
+        return rows[bulks.groups].mean(axis=1), bulks.labels, numbered
 
 
 def grid(evaluator: Evaluator, outputs: Outputs) -> pd.DataFrame:

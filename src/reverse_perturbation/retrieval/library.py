@@ -15,9 +15,10 @@ class LibraryRanker:
     Parameters
     ----------
     kind
-        ``bootstrap``: means of cells drawn with replacement; ``mean``: the mean of all; ``raw_cell``: every cell.
+        ``bootstrap``: means of cells drawn with replacement; ``mean``: the mean of all cells; ``raw_cell``:
+        every cell.
     prototypes, cells_per_prototype, seed
-        For ``bootstrap``. The draws of a condition depend on the seed and its name alone.
+        For ``bootstrap``. The draws of a condition depend on the seed, its name and its own cells alone.
     """
 
     def __init__(self, kind: LibraryKind, *, prototypes: int, cells_per_prototype: int, seed: int):
@@ -26,12 +27,22 @@ class LibraryRanker:
         self.cells_per_prototype = cells_per_prototype
         self.seed = seed
         self.conditions = np.empty(0, dtype=object)
+        self._library = np.empty((0, 0), dtype=np.float32)
+        self._starts = np.empty(0, dtype=np.int64)
 
     def fit(self, reference: np.ndarray, labels: np.ndarray) -> "LibraryRanker":
-        """Build the library from reference embeddings, float [n, d], and their conditions."""
-        order = np.argsort(labels.astype(str), kind="stable")
-        names, first = np.unique(labels[order].astype(str), return_index=True)
-        groups = np.split(order, first[1:])
+        """Build the library from reference embeddings, float [n, d], and their conditions.
+
+        Raises
+        ------
+        ValueError
+            If there are no cells, or not a label for each.
+        """
+        labels = np.asarray(labels).astype(str)
+        if not len(labels) or len(labels) != len(reference):
+            raise ValueError(f"{len(reference)} reference cells have {len(labels)} labels")
+        names, code = np.unique(labels, return_inverse=True)
+        groups = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
         vectors = [self._vectors(name, reference[rows]) for name, rows in zip(names, groups, strict=True)]
         self.conditions = names.astype(object)
         self._starts = np.cumsum([0] + [len(v) for v in vectors[:-1]])
@@ -50,11 +61,10 @@ class LibraryRanker:
         if self.kind == "raw_cell":
             return cells
         if self.kind == "mean":
-            return cells.mean(axis=0, keepdims=True)
+            return cells.mean(axis=0, keepdims=True, dtype=np.float64)
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-        drawn = np.random.default_rng([self.seed, key]).integers(
-            len(cells), size=(self.prototypes, self.cells_per_prototype)
-        )
+        rng = np.random.default_rng([self.seed, key])
+        drawn = rng.integers(len(cells), size=(self.prototypes, self.cells_per_prototype))
         result: np.ndarray = cells[drawn].mean(axis=1)
         return result
 

@@ -1,44 +1,183 @@
 """How good a ranking is: the registry of metrics and the one function that computes them.
 
-Ties: where the truth shares its score with ``t`` other conditions behind ``a`` better ones, its rank is the mean
-``1 + a + t/2``, and a hit within k counts as the share of orders of the tied ones in which it happens. So a model
-that scores all conditions alike is at chance in every hit@k.
+Ties. Let ``a`` conditions score above the truth and ``t`` others equal to it.
+
+- ``exact_hit@k`` is the share of the orders of the tied conditions that put the truth among the first k, so a
+  model that scores all n conditions alike gets k/n, which is chance, not 1. ``relevant_hit@k`` and
+  ``graded_ndcg@k`` are expectations over these orders too.
+- ``mrr``, ``mrr@10`` and ``ndcg@k`` take the mean rank ``1 + a + t/2`` as the rank. Since 1/rank is convex,
+  ties never gain in ``mrr``: with all n conditions alike it is 2/(n + 1), below chance. Where a metric is cut
+  at k, the mean rank is within k or it is not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
 from reverse_perturbation.conditions import genes_of
-from reverse_perturbation.retrieval.confidence import confidence_auc
+from reverse_perturbation.retrieval.confidence import aurc, confidence_auc, roc_auc
 from reverse_perturbation.retrieval.rank import ahead_and_tied, truth_index
+
+BLOCK = 2048  # queries sorted at once for graded_ndcg: with 282 conditions some 30 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Scored queries, with what several metrics need of them computed once.
+
+    Attributes
+    ----------
+    scores
+        float [n, n_conditions], higher is better, without NaN.
+    truth
+        int64 [n]: the true column.
+    gain
+        float64 [n_conditions, n_conditions]: Jaccard index of the conditions' genes.
+    """
+
+    scores: np.ndarray
+    truth: np.ndarray
+    gain: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> "Ranking":
+        """Check scores and labels against the conditions.
+
+        Raises
+        ------
+        InputError
+            If a label is not among the conditions.
+        ValueError
+            If there are no queries, or the scores do not have a row a label and a column a condition.
+        """
+        if not len(labels) or scores.shape != (len(labels), len(conditions)):
+            expected = (len(labels), len(conditions))
+            raise ValueError(f"scores are {scores.shape}, expected (queries, conditions) = {expected}")
+        return cls(scores, truth_index(labels, conditions), jaccard(conditions))
+
+    @cached_property
+    def standing(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many conditions are ahead of the truth, and how many others tie with it."""
+        return ahead_and_tied(self.scores, self.truth)
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """The mean rank of the truth, 1 the best."""
+        ahead, tied = self.standing
+        return 1.0 + ahead + tied / 2
+
+    @cached_property
+    def relevant_standing(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts: ahead of the best relevant condition, level with it, and relevant among the level."""
+        relevant = (self.gain > 0)[self.truth]
+        best = np.where(relevant, self.scores, -np.inf).max(axis=1, keepdims=True)
+        level = self.scores == best
+        return (self.scores > best).sum(axis=1), level.sum(axis=1), (level & relevant).sum(axis=1)
+
+    @cached_property
+    def gain_by_place(self) -> np.ndarray:
+        """float64 [n, n_conditions]: the gain at each place, the mean among tied conditions."""
+        found = np.empty(self.scores.shape)
+        for start in range(0, len(found), BLOCK):
+            rows = slice(start, start + BLOCK)
+            found[rows] = _gain_by_place(self.scores[rows], self.gain[self.truth[rows]])
+        return found
+
+
+def exact_hit(ranking: Ranking, k: int) -> np.ndarray:
+    """Return float64 [n]: whether the truth is among the first k."""
+    ahead, tied = ranking.standing
+    return np.clip((k - ahead) / (tied + 1), 0.0, 1.0)
+
+
+def relevant_hit(ranking: Ranking, k: int) -> np.ndarray:
+    """Return float64 [n]: whether a condition that shares a gene with the truth is among the first k."""
+    ahead, level, relevant = ranking.relevant_standing
+    return _any_of_first(relevant, level, np.clip(k - ahead, 0, level))
+
+
+def macro_hit(ranking: Ranking, k: int) -> np.ndarray:
+    """Return float64 [n]: :func:`exact_hit`, weighted so that each condition counts the same."""
+    sizes = np.bincount(ranking.truth)
+    weight = len(ranking.truth) / (np.count_nonzero(sizes) * sizes[ranking.truth])
+    return weight * exact_hit(ranking, k)
+
+
+def reciprocal_rank(ranking: Ranking, k: int | None = None) -> np.ndarray:
+    """Return float64 [n]: 1 / rank, 0 beyond rank k."""
+    return np.where(ranking.rank <= (k or np.inf), 1 / ranking.rank, 0.0)
+
+
+def ndcg(ranking: Ranking, k: int) -> np.ndarray:
+    """Return float64 [n]: 1 / log2(1 + rank), 0 beyond rank k (one relevant condition)."""
+    return np.where(ranking.rank <= k, 1 / np.log2(1 + ranking.rank), 0.0)
+
+
+def graded_ndcg(ranking: Ranking, k: int) -> np.ndarray:
+    """Return float64 [n]: discounted gain of the first k places over the best possible.
+
+    Järvelin and Kekäläinen 2002 (doi:10.1145/582415.582418); the gain is the Jaccard index of the genes.
+    """
+    discount = _discount(ranking.scores.shape[1], k)
+    best = -np.sort(-ranking.gain, axis=1) @ discount
+    result: np.ndarray = ranking.gain_by_place @ discount / best[ranking.truth]
+    return result
+
+
+def _confidence(measure: Callable[[np.ndarray, np.ndarray], float], ranking: Ranking) -> float:
+    return measure(ranking.scores, exact_hit(ranking, 1))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: all here are better when higher and lie between 0 and 1."""
+    """A metric with its name, which direction is better, what it means, and how it is computed.
+
+    ``values`` gives one value a query, whose mean is the metric, or one value for all queries.
+    """
 
     name: str
+    direction: Literal["higher", "lower"]
     description: str
+    values: Callable[[Ranking], np.ndarray | float]
 
 
-METRICS = tuple(
-    [Metric(f"exact_hit@{k}", f"the true condition is among the first {k}") for k in (1, 5, 10)]
-    + [Metric(f"relevant_hit@{k}", f"a condition sharing a gene with the truth is among the first {k}") for k in (1, 5, 10)]
-    + [Metric(f"macro_hit@{k}", f"exact_hit@{k} within each condition, averaged over conditions") for k in (1, 5, 10)]
-    + [
-        Metric("mrr", "mean of 1 / rank of the truth over the full ranking"),
-        Metric("mrr@10", "the same, 0 where the rank is above 10"),
-    ]
-    + [Metric(f"ndcg@{k}", f"1 / log2(1 + rank), 0 where the rank is above {k}") for k in (5, 10)]
-    + [
-        Metric(f"graded_ndcg@{k}", f"discounted gain of the first {k}, gain = Jaccard index of gene sets")
-        for k in (5, 10)
-    ]
-    + [Metric("confidence_auc", "area under accuracy over coverage 0.05 to 1, at most 0.95")]
+def _at(name: str, ks: tuple[int, ...], description: str, values: Callable[..., np.ndarray]) -> list[Metric]:
+    return [Metric(f"{name}@{k}", "higher", description.format(k=k), partial(values, k=k)) for k in ks]
+
+
+METRICS: tuple[Metric, ...] = (
+    *_at("exact_hit", (1, 5, 10), "the true condition is among the first {k}", exact_hit),
+    *_at("relevant_hit", (1, 5, 10), "a condition sharing a gene is among the first {k}", relevant_hit),
+    *_at("macro_hit", (1, 5, 10), "exact_hit@{k} within each condition, averaged over conditions", macro_hit),
+    Metric("mrr", "higher", "1 / rank of the truth, over the full ranking", reciprocal_rank),
+    *_at("mrr", (10,), "1 / rank of the truth, 0 beyond rank {k}", reciprocal_rank),
+    *_at("ndcg", (5, 10), "1 / log2(1 + rank of the truth), 0 beyond rank {k}", ndcg),
+    *_at("graded_ndcg", (5, 10), "discounted gain of the first {k}, gain = Jaccard of genes", graded_ndcg),
+    Metric(
+        "confidence_auc",
+        "higher",
+        "area under accuracy over coverage 0.05 to 1, most confident first; at most 0.95",
+        partial(_confidence, confidence_auc),
+    ),
+    Metric(
+        "aurc",
+        "lower",
+        "area under the risk-coverage curve: error among the most confident i queries, averaged over i",
+        partial(_confidence, aurc),
+    ),
+    Metric(
+        "confidence_roc_auc",
+        "higher",
+        "probability that a right answer is given with more confidence than a wrong one",
+        partial(_confidence, roc_auc),
+    ),
 )
+REGISTRY = {metric.name: metric for metric in METRICS}
 
 
 def compute(scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> dict[str, float]:
@@ -57,19 +196,11 @@ def compute(scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> d
     ------
     InputError
         If a label is not among the conditions.
+    ValueError
+        If a score is NaN or the shapes do not fit.
     """
-    labels, conditions = np.asarray(labels, dtype=object), np.asarray(conditions, dtype=object)
-    found: dict[str, float] = {}
-    for metric in METRICS:
-        kind, _, k = metric.name.partition("@")
-        if kind == "macro_hit":
-            hits = pd.Series(per_query(f"exact_hit@{k}", scores, labels, conditions))
-            found[metric.name] = float(hits.groupby(labels).mean().mean())
-        elif kind == "confidence_auc":
-            found[metric.name] = confidence_auc(scores, per_query("exact_hit@1", scores, labels, conditions))
-        else:
-            found[metric.name] = float(per_query(metric.name, scores, labels, conditions).mean())
-    return found
+    ranking = Ranking.of(scores, labels, conditions)
+    return {metric.name: float(np.mean(metric.values(ranking))) for metric in METRICS}
 
 
 def per_query(name: str, scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> np.ndarray:
@@ -78,103 +209,92 @@ def per_query(name: str, scores: np.ndarray, labels: np.ndarray, conditions: np.
     Raises
     ------
     KeyError
-        If the metric is not a mean over queries (``macro_hit``, ``confidence_auc``) or unknown.
+        If there is no such metric, or it is not a mean over queries.
     """
-    conditions = np.asarray(conditions, dtype=object)
-    truth = truth_index(labels, conditions)
-    kind, _, suffix = name.partition("@")
-    k = int(suffix) if suffix else len(conditions)
-    if kind == "relevant_hit":
-        return _relevant_hit(scores, truth, conditions, k)
-    if kind == "graded_ndcg":
-        return _graded_ndcg(scores, truth, conditions, k)
-    ahead, tied = ahead_and_tied(scores, truth)
-    rank = 1.0 + ahead + tied / 2
-    if kind == "exact_hit":
-        return np.clip((k - ahead) / (tied + 1), 0.0, 1.0)
-    return {
-        "mrr": lambda: np.where(rank <= k, 1 / rank, 0.0),
-        "ndcg": lambda: np.where(rank <= k, 1 / np.log2(1 + rank), 0.0),
-    }[kind]()
+    values = REGISTRY[name].values(Ranking.of(scores, labels, conditions))
+    if not isinstance(values, np.ndarray):
+        raise KeyError(f"{name} is not a mean over queries")
+    return values
 
 
 def hit_curve(scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray, most: int = 20) -> pd.DataFrame:
     """Return exact and relevant hit@k for k up to ``most``: columns k, exact_hit, relevant_hit."""
-    ks = range(1, min(most, len(conditions)) + 1)
+    ranking = Ranking.of(scores, labels, conditions)
+    ks = list(range(1, min(most, len(conditions)) + 1))
     return pd.DataFrame(
         {
-            "k": list(ks),
-            "exact_hit": [per_query(f"exact_hit@{k}", scores, labels, conditions).mean() for k in ks],
-            "relevant_hit": [per_query(f"relevant_hit@{k}", scores, labels, conditions).mean() for k in ks],
+            "k": ks,
+            "exact_hit": [exact_hit(ranking, k).mean() for k in ks],
+            "relevant_hit": [relevant_hit(ranking, k).mean() for k in ks],
         }
     )
 
 
 def chance(labels: np.ndarray, conditions: np.ndarray) -> dict[str, float]:
-    """Return what a model that scores at random is expected to reach, for the metrics with a closed form."""
-    n = len(conditions)
-    ranks = np.arange(1, n + 1)
-    truth = truth_index(labels, conditions)
-    sharing = (_jaccard(np.asarray(conditions, dtype=object)) > 0).sum(axis=1)[truth]
-    found = {f"exact_hit@{k}": min(k, n) / n for k in (1, 5, 10)}
-    found |= {f"macro_hit@{k}": min(k, n) / n for k in (1, 5, 10)}
-    found |= {f"relevant_hit@{k}": float(_any_of_first(sharing, n, k).mean()) for k in (1, 5, 10)}
-    found |= {"mrr": float((1 / ranks).mean()), "mrr@10": float((1 / ranks[:10]).sum() / n)}
-    found |= {f"ndcg@{k}": float((1 / np.log2(1 + ranks[:k])).sum() / n) for k in (5, 10)}
-    found["confidence_auc"] = 0.95 / n
-    return found
+    """Return what a model that scores at random, without ties, is expected to reach in every metric.
+
+    Parameters
+    ----------
+    labels
+        True condition of each query.
+    conditions
+        The candidates.
+    """
+    truth, gain, n = truth_index(labels, conditions), jaccard(conditions), len(conditions)
+    found: dict[str, float] = {}
+    for k in (1, 5, 10):
+        found[f"exact_hit@{k}"] = found[f"macro_hit@{k}"] = min(k, n) / n
+        sharing = (gain > 0).sum(axis=1)[truth]
+        found[f"relevant_hit@{k}"] = float(_any_of_first(sharing, n, min(k, n)).mean())
+    reciprocal = 1 / np.arange(1, n + 1)
+    found |= {"mrr": float(reciprocal.sum() / n), "mrr@10": float(reciprocal[:10].sum() / n)}
+    for k in (5, 10):
+        discount = _discount(n, k)
+        best = -np.sort(-gain, axis=1) @ discount
+        found[f"ndcg@{k}"] = float(discount.sum() / n)
+        found[f"graded_ndcg@{k}"] = float((gain.mean(axis=1) * discount.sum() / best)[truth].mean())
+    return found | {"confidence_auc": 0.95 / n, "aurc": 1 - 1 / n, "confidence_roc_auc": 0.5}
 
 
-def _any_of_first(relevant: np.ndarray, n: int | np.ndarray, k: int | np.ndarray) -> np.ndarray:
-    """Probability that a random order of ``n`` puts at least one of ``relevant`` among its first ``k``."""
-    rest = np.asarray(n - relevant)
-    k = np.minimum(k, n)
-    none = np.where(
-        rest >= k,
-        np.exp(gammaln(rest + 1) - gammaln(np.maximum(rest - k, 0) + 1) + gammaln(n - k + 1) - gammaln(n + 1)),
-        0.0,
-    )
-    return 1 - none
+def jaccard(conditions: np.ndarray) -> np.ndarray:
+    """Return float64 [n_conditions, n_conditions]: shared genes over all genes of two conditions.
 
-
-def _relevant_hit(scores: np.ndarray, truth: np.ndarray, conditions: np.ndarray, k: int) -> np.ndarray:
-    """With ``a`` conditions above the k-th score and ``t`` equal to it, k - a of those t are drawn at random."""
-    k = min(k, scores.shape[1])
-    relevant = (_jaccard(conditions) > 0)[truth]
-    edge = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-    above, at = scores > edge, scores == edge
-    surely = (above & relevant).any(axis=1)
-    maybe = _any_of_first((at & relevant).sum(axis=1), at.sum(axis=1), k - above.sum(axis=1))
-    return np.where(surely, 1.0, maybe)
-
-
-def _graded_ndcg(scores: np.ndarray, truth: np.ndarray, conditions: np.ndarray, k: int) -> np.ndarray:
-    """Jarvelin and Kekalainen 2002; conditions that tie share the mean gain of their places."""
-    k = min(k, scores.shape[1])
-    gain = _jaccard(conditions)
-    discount = np.zeros(scores.shape[1])
-    discount[:k] = 1 / np.log2(np.arange(2, k + 2))
-    best = -np.sort(-gain, axis=1) @ discount
-    cumulative = np.concatenate([[0.0], np.cumsum(discount)])
-    found = np.empty(len(scores))
-    for i, row in enumerate(scores):
-        ordered = np.sort(row)
-        last = len(row) - np.searchsorted(ordered, row, side="left")
-        first = len(row) - np.searchsorted(ordered, row, side="right")
-        shared = (cumulative[last] - cumulative[first]) / (last - first)
-        found[i] = gain[truth[i]] @ shared / best[truth[i]]
-    return found
-
-
-def _jaccard(conditions: np.ndarray) -> np.ndarray:
-    """Return float64 [n_conditions, n_conditions]: shared genes over all genes of two conditions."""
+    1 for the same genes, twins included; control has no genes and is like itself only.
+    """
     sets = [genes_of(condition) for condition in conditions]
-    names = sorted(set().union(*sets))
-    place = {name: i for i, name in enumerate(names)}
-    has = np.zeros((len(sets), len(names)))
+    place = {name: i for i, name in enumerate(sorted(set().union(*sets)))}
+    has = np.zeros((len(sets), len(place)))
     for i, genes in enumerate(sets):
         has[i, [place[gene] for gene in genes]] = 1
     shared = has @ has.T
     size = has.sum(axis=1)
-    result: np.ndarray = shared / (size[:, None] + size[None, :] - shared)
-    return result
+    union = size[:, None] + size[None, :] - shared
+    return np.divide(shared, union, out=np.eye(len(sets)), where=union > 0)
+
+
+def _discount(n: int, k: int) -> np.ndarray:
+    """float64 [n]: 1 / log2(1 + place) for the first k places, 0 after them."""
+    places = np.arange(1, n + 1)
+    return np.where(places <= k, 1 / np.log2(1 + places), 0.0)
+
+
+def _any_of_first(relevant: np.ndarray, n: np.ndarray | int, k: np.ndarray | int) -> np.ndarray:
+    """Probability that a random order of ``n`` puts one of ``relevant`` among its first ``k <= n``."""
+    rest = n - relevant
+    log_none = gammaln(rest + 1) - gammaln(np.maximum(rest - k, 0) + 1) + gammaln(n - k + 1) - gammaln(n + 1)
+    return np.where(rest >= k, np.clip(-np.expm1(log_none), 0.0, 1.0), 1.0)
+
+
+def _gain_by_place(scores: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, order, axis=1)
+    total = np.cumsum(np.take_along_axis(gain, order, axis=1), axis=1)
+    total = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
+    change = ordered[:, 1:] != ordered[:, :-1]
+    edge = np.ones((len(scores), 1), dtype=bool)
+    place = np.arange(scores.shape[1])
+    first = np.maximum.accumulate(np.where(np.hstack([edge, change]), place, 0), axis=1)
+    after = np.where(np.hstack([change, edge]), place + 1, len(place))
+    after = np.minimum.accumulate(after[:, ::-1], axis=1)[:, ::-1]
+    result: np.ndarray = np.take_along_axis(total, after, axis=1) - np.take_along_axis(total, first, axis=1)
+    return result / (after - first)

@@ -34,18 +34,26 @@ class Outputs:
     def __post_init__(self) -> None:
         if self.log_proba is None and self.embedding is None:
             raise ValueError("outputs hold neither class probabilities nor an embedding")
+        if (self.log_proba is None) != (self.conditions is None):
+            raise ValueError("log_proba and conditions come together or not at all")
         for name in ("log_proba", "embedding"):
             values = getattr(self, name)
-            if values is not None and len(values) != len(self.cells):
-                raise ValueError(f"{name} has {len(values)} rows for {len(self.cells)} cells")
-        if self.log_proba is not None and (self.conditions is None or self.log_proba.shape[1] != len(self.conditions)):
-            raise ValueError("log_proba needs one column a condition")
+            if values is not None and (values.ndim != 2 or len(values) != len(self.cells)):
+                raise ValueError(f"{name} is of shape {values.shape} for {len(self.cells)} cells")
+            if values is not None and np.isnan(values).any():
+                raise ValueError(f"{name} holds NaN")
+        if self.log_proba is not None and self.conditions is not None:
+            if self.log_proba.shape[1] != len(self.conditions):
+                raise ValueError("log_proba needs one column a condition")
+            if len(set(self.conditions)) < len(self.conditions):
+                raise ValueError("a condition is named twice")
 
     def save(self, path: str | Path) -> None:
         """Write an .npz without pickled objects, atomically."""
         arrays = {"cells": self.cells.astype(str)}
         if self.log_proba is not None and self.conditions is not None:
-            arrays |= {"log_proba": self.log_proba.astype(np.float32), "conditions": self.conditions.astype(str)}
+            arrays["log_proba"] = self.log_proba.astype(np.float32)
+            arrays["conditions"] = self.conditions.astype(str)
         if self.embedding is not None:
             arrays["embedding"] = self.embedding.astype(np.float32)
         with write_atomically(path) as temporary, temporary.open("wb") as file:
@@ -58,16 +66,20 @@ class Outputs:
         Raises
         ------
         InputError
-            If the file is missing or broken.
+            If the file is missing, broken, or something else.
         """
         try:
+            with zipfile.ZipFile(path) as archive:
+                names = {name.removesuffix(".npy") for name in archive.namelist()}
             with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
+                found = {name: file[name] for name in names}
             return cls(
-                found["cells"].astype(object),
-                found.get("log_proba"),
-                found["conditions"].astype(object) if "conditions" in found else None,
-                found.get("embedding"),
+                cells=found["cells"].astype(object),
+                log_proba=found.get("log_proba"),
+                conditions=found["conditions"].astype(object) if "conditions" in found else None,
+                embedding=found.get("embedding"),
             )
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; run `dvc repro` to make it") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: not the outputs of a model ({error}); run `dvc repro` to make them again") from None
+            raise InputError(f"{path}: not the outputs of a model ({error}); run `dvc repro` again") from None

@@ -28,26 +28,32 @@ class Pseudobulk:
 
 
 def pseudobulk(labels: np.ndarray, config: Query) -> Pseudobulk:
-    """Draw ``config.draws`` groups of ``config.cells`` cells from each condition's query cells, without repetition.
+    """Draw ``config.draws`` groups of ``config.cells`` query cells from each condition, without repetition.
+
+    Draws of one condition may share cells, the more so the fewer it has: they are not independent queries.
+    What is averaged over a group is an embedding, or log-probabilities of a classifier in the space it was
+    fitted in; for a linear model the latter ranks conditions as averaging its inputs does.
 
     Parameters
     ----------
     labels
         Condition of each query cell.
     config
-        Section ``query``. A condition's draws depend on the seed and its name alone.
+        Section ``query``. A condition's draws depend on the seed, its name and its own cells alone.
     """
-    groups, names, skipped = [], [], {}
-    for name in np.unique(labels.astype(str)):
+    labels = np.asarray(labels).astype(str)
+    groups: list[np.ndarray] = []
+    names: list[str] = []
+    skipped: dict[str, int] = {}
+    for name in np.unique(labels):
         rows = np.flatnonzero(labels == name)
         if len(rows) < config.cells:
             skipped[str(name)] = len(rows)
             continue
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         rng = np.random.default_rng([config.seed, key])
-        for _ in range(config.draws):
-            groups.append(rng.choice(rows, config.cells, replace=False))
-            names.append(name)
+        groups += [rng.choice(rows, config.cells, replace=False) for _ in range(config.draws)]
+        names += [str(name)] * config.draws
     return Pseudobulk(
         np.array(groups, dtype=np.int64).reshape(-1, config.cells), np.array(names, dtype=object), skipped
     )

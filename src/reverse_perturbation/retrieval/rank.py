@@ -20,7 +20,7 @@ class Ranker(Protocol):
         ...
 
     def scores(self, queries: Any) -> np.ndarray:
-        """Return float [n_queries, n_conditions], higher is better, columns in the order of ``conditions``."""
+        """Return float [n_queries, n_conditions], higher is better, columns as in ``conditions``."""
         ...
 
 
@@ -30,14 +30,14 @@ def truth_index(labels: np.ndarray, conditions: np.ndarray) -> np.ndarray:
     Raises
     ------
     InputError
-        If a label is not among the candidates: such a query could not be answered and would distort every mean.
+        If a label is not among the candidates: such a query cannot be answered and would distort every mean.
     """
     place = {condition: i for i, condition in enumerate(conditions)}
-    missing = sorted({label for label in labels if label not in place})
+    missing = sorted({str(label) for label in labels if label not in place})
     if missing:
         raise InputError(
-            f"queries are labelled {', '.join(missing[:5])} ({len(missing)} labels), which no model can answer: "
-            "they are not among the conditions of the reference"
+            f"queries are labelled {', '.join(missing[:5])} ({len(missing)} labels), which are not among the "
+            "conditions of the reference; leave these cells out or add reference cells"
         )
     return np.array([place[label] for label in labels], dtype=np.int64)
 
@@ -75,8 +75,8 @@ def translate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Carry class log-probabilities from one label space to the other.
 
-    To canonical, probabilities of twins are added. To legacy, a canonical probability is divided among its twins by
-    their shares of cells, which is all that can be known of them: they are one perturbation.
+    To canonical, the probabilities of twins are added. To legacy, a canonical probability is divided among
+    its twins by their shares of cells, which is all that can be known of them: they are one perturbation.
 
     Parameters
     ----------
@@ -85,24 +85,35 @@ def translate(
     conditions
         Its columns.
     cells
-        Legacy label -> number of reference cells.
+        Legacy label -> number of reference cells, at least 1.
     to
         The space wanted.
 
     Returns
     -------
     log_proba, conditions
-        float32 [n, n_new] and object array [n_new].
+        float32 [n, n_new] and object array [n_new], sorted.
+
+    Raises
+    ------
+    InputError
+        To legacy: if a condition is not the canonical name of a label in ``cells``.
     """
-    groups: dict[str, list[str]] = {}
-    for label in sorted(cells):
-        groups.setdefault(canonical(label), []).append(label)
-    place = {condition: i for i, condition in enumerate(conditions)}
+    columns: dict[str, np.ndarray] = {}
     if to == "canonical":
-        names = sorted({canonical(condition) for condition in conditions})
-        columns = [logsumexp(log_proba[:, [place[l] for l in groups[name] if l in place]], axis=1) for name in names]
+        names = np.array([canonical(condition) for condition in conditions], dtype=object)
+        for name in set(names):
+            columns[name] = logsumexp(log_proba[:, names == name], axis=1)
     else:
-        names = sorted(label for label in cells if canonical(label) in place)
-        share = {label: cells[label] / sum(cells[twin] for twin in groups[canonical(label)]) for label in names}
-        columns = [log_proba[:, place[canonical(label)]] + np.log(share[label]) for label in names]
-    return np.column_stack(columns).astype(np.float32), np.array(names, dtype=object)
+        twins: dict[str, list[str]] = {}
+        for label in cells:
+            twins.setdefault(canonical(label), []).append(label)
+        for i, condition in enumerate(conditions):
+            if condition not in twins:
+                raise InputError(f"condition {condition!r} has no legacy label among the reference cells")
+            total = sum(cells[label] for label in twins[condition])
+            for label in twins[condition]:
+                columns[label] = log_proba[:, i] + np.log(cells[label] / total)
+    ordered = sorted(columns)
+    found = np.column_stack([columns[name] for name in ordered]).astype(np.float32)
+    return found, np.array(ordered, dtype=object)

@@ -27,9 +27,7 @@ def parser(description: str | None, *inputs: str) -> argparse.ArgumentParser:
 
 def screen_of(args: argparse.Namespace, params: Params, *, controls: bool = False) -> Screen:
     """Load the masked screen from a stage's inputs."""
-    return load_screen(
-        args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes, controls=controls
-    )
+    return load_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes, controls=controls)
 
 
 def run(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.contract import read_obs
 from reverse_perturbation.data.screen import read_split

@@ -52,7 +52,9 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
         print(f"finetune: epoch {best.epoch} is the best on validation: exact_hit@1 {best.exact_hit_at_1:.3f}")
         if config.refit:
             print(f"finetune: fitting {best.epoch} epochs on reference + validation", flush=True)
-            everything = Task(tokens, targets, list(conditions), np.concatenate([reference, validation]), validation[:0])
+            everything = Task(
+                tokens, targets, list(conditions), np.concatenate([reference, validation]), validation[:0]
+            )
             fits["final"] = fresh()
             fit(fits["final"], everything, config, seed=args.seed, epochs=best.epoch, device=device())
     save_classifier(args.model, fits, list(conditions), args.checkpoint, config)

@@ -27,13 +27,19 @@ def logreg(args: argparse.Namespace, params: Params) -> None:
             screen.conditions[validation],
             params.logreg,
         )
-        write_text(args.choices, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        write_text(
+            Path(args.model) / "choices.csv",
+            table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        )
         print(f"logreg: chosen on {len(validation):,} validation cells: scaling {choice.scaling}, C {choice.c:g}")
     for fit, rows in (("selection", reference), ("final", np.concatenate([reference, validation]))):
         model = choice.fresh().fit(expression[rows], screen.conditions[rows])
-        model.save(Path(args.model) / fit)
+        model.save(Path(args.model) / fit, list(screen.genes))
         Outputs(
-            cells=screen.cells, log_proba=model.log_proba(expression), conditions=model.conditions, embedding=None
+            cells=screen.cells,
+            log_proba=model.log_proba(expression),
+            conditions=model.conditions,
+            embedding=None,
         ).save(Path(args.outputs) / f"{fit}.npz")
         print(f"logreg {args.kind}: {fit} fit on {len(rows):,} cells, {model.n_iter} iterations")
 
@@ -44,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--kind", required=True, choices=["prior", "tuned"], help="which configuration")
     arguments.add_argument("--model", required=True, help="folder for the fitted models")
     arguments.add_argument("--outputs", required=True, help="folder for the class probabilities")
-    arguments.add_argument("--choices", help="tuned: where to write what was tried, .csv")
     run(logreg, arguments, argv)
 
 

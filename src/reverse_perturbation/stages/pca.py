@@ -17,7 +17,7 @@ def pca(args: argparse.Namespace, params: Params) -> None:
     for fit, parts in (("selection", ("reference",)), ("final", ("reference", "validation"))):
         rows = screen.rows(*parts)
         model = Pca(params.pca).fit(expression[rows])
-        model.save(Path(args.model) / fit)
+        model.save(Path(args.model) / fit, list(screen.genes))
         Outputs(cells=screen.cells, log_proba=None, conditions=None, embedding=model.embed(expression)).save(
             Path(args.outputs) / f"{fit}.npz"
         )

@@ -13,7 +13,7 @@ from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
 from reverse_perturbation.retrieval.confidence import coverage_curve
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.retrieval.metrics import hit_curve
+from reverse_perturbation.retrieval.metrics import hit_curve, per_query
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import read_json, write_text
 
@@ -34,7 +34,10 @@ def report(args: argparse.Namespace, params: Params) -> None:
         hit_curve(found.scores, found.labels, found.conditions).assign(model=name) for name, found in scores.items()
     )
     coverage = pd.concat(
-        coverage_curve(found.scores, found.labels, found.conditions).assign(model=name) for name, found in scores.items()
+        coverage_curve(found.scores, per_query("exact_hit@1", found.scores, found.labels, found.conditions)).assign(
+            model=name
+        )
+        for name, found in scores.items()
     )
     write_text(folder / "hit_at_k.csv", hits.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     write_text(folder / "coverage.csv", coverage.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
@@ -45,9 +48,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
     plots.coverage_curves(coverage, folder / "coverage.png", title)
     plots.confusion({name: _shares(frame) for name, frame in answered.items()}, folder / "confusion.png", title)
     curves = {f"seed {seed}": _curves(Path(args.training) / f"scgpt-{seed}") for seed in params.seeds}
-    plots.training_curves(
-        {name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title
-    )
+    plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
     write_text(args.output, write_report(comparison, runs, grid, "../../" + folder.as_posix()))
     print(f"report: {args.output}")
 

@@ -1,6 +1,7 @@
 """Which weights of the backbone are trained."""
 
 import re
+from collections.abc import Callable
 
 import peft
 from torch import nn
@@ -55,8 +56,8 @@ def adapt(backbone: nn.Module, config: Finetune) -> list[str]:
             raise InputError(
                 f"finetune.last_layers: {config.last_layers}, but the checkpoint has {n_layers} layers; lower it"
             )
-        wanted = tuple(f"transformer_encoder.layers.{i}." for i in range(n_layers - config.last_layers, n_layers))
-        _train(backbone, lambda name: name.startswith(wanted))
+        last = tuple(f"transformer_encoder.layers.{i}." for i in range(n_layers - config.last_layers, n_layers))
+        _train(backbone, lambda name: name.startswith(last))
     elif config.adaptation == "full":
         _train(backbone, lambda name: not DECODERS.match(name))
     elif config.adaptation == "lora":
@@ -65,7 +66,7 @@ def adapt(backbone: nn.Module, config: Finetune) -> list[str]:
         peft.inject_adapter_in_model(
             peft.LoraConfig(
                 r=config.lora.rank,
-                lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
+                lora_alpha=config.lora.alpha,
                 lora_dropout=config.lora.dropout,
                 target_modules=rf"transformer_encoder\.layers\.\d+\.({names})",
             ),
@@ -78,9 +79,9 @@ def merge_lora(backbone: nn.Module) -> None:
     """Fold the low-rank additions into the weights they stand beside, in place."""
     for module in backbone.modules():
         if isinstance(module, peft.tuners.lora.LoraLayer):
-            module.merge()  # type: ignore[operator]
+            module.merge()
 
 
-def _train(backbone: nn.Module, wanted) -> None:  # type: ignore[no-untyped-def]
+def _train(backbone: nn.Module, wanted: Callable[[str], bool]) -> None:
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(wanted(name))

@@ -46,7 +46,12 @@ class Architecture:
         """
         if not isinstance(args, Mapping):
             raise InputError(f"{source}: holds no object of settings; take args.json from the checkpoint's source")
-        supported = {"input_emb_style": "continuous", "cell_emb_style": "cls", "pre_norm": False, "norm_scheme": "post"}
+        supported = {
+            "input_emb_style": "continuous",
+            "cell_emb_style": "cls",
+            "pre_norm": False,
+            "norm_scheme": "post",
+        }
         for key, value in supported.items():
             if args.get(key, value) != value:
                 raise InputError(f"{source}: {key} is {args[key]!r}; only {value!r} is supported")

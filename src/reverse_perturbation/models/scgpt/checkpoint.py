@@ -79,9 +79,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; set scgpt.checkpoint to a folder with args.json, vocab.json and weights")
+        raise InputError(
+            f"{folder}: no such folder; set scgpt.checkpoint to a folder with args.json, vocab.json and weights"
+        )
     architecture = Architecture.from_args(_json(folder / "args.json"), folder / "args.json")
-    vocabulary = _vocabulary(folder / "vocab.json", architecture.pad_token)
+    vocabulary = read_vocabulary(folder, architecture.pad_token)
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise InputError(f"{folder}: {' or '.join(WEIGHTS)} is missing; copy it from the checkpoint's source")
@@ -103,7 +105,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(model.eval(), vocabulary, architecture, report)
 
 
-def save_checkpoint(folder: str | Path, model: nn.Module, vocabulary: dict[str, int], architecture: Architecture) -> None:
+def save_checkpoint(
+    folder: str | Path, model: nn.Module, vocabulary: dict[str, int], architecture: Architecture
+) -> None:
     """Write the official layout, atomically; the same weights give the same bytes."""
     with write_atomically(folder) as temporary:
         temporary.mkdir()
@@ -121,13 +125,23 @@ def _json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON ({error}); copy it again") from None
 
 
-def _vocabulary(path: Path, pad_token: str) -> dict[str, int]:
+def read_vocabulary(folder: str | Path, pad_token: str = "<pad>") -> dict[str, int]:
+    """Read ``vocab.json`` of a checkpoint's folder: token -> id.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken, or lacks a special token.
+    """
+    path = Path(folder) / "vocab.json"
     found = _json(path)
     if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
         raise InputError(f"{path}: expected an object of token -> id; copy it again")
     for token in (pad_token, "<cls>"):
         if token not in found:
-            raise InputError(f"{path}: the special token {token!r} is missing; take vocab.json from the checkpoint's source")
+            raise InputError(
+                f"{path}: the special token {token!r} is missing; take vocab.json from the checkpoint's source"
+            )
     if set(found.values()) != set(range(len(found))):
         raise InputError(f"{path}: the {len(found):,} ids are not 0 to {len(found) - 1:,}, each once; copy it again")
     return found
@@ -135,14 +149,28 @@ def _vocabulary(path: Path, pad_token: str) -> dict[str, int]:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, weights_only=True, map_location="cpu")
+        )
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: cannot be read as a plain state dict ({reason}); copy it again, or save model.state_dict() alone"
         ) from None
     if not isinstance(found, dict) or not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise InputError(f"{path}: holds {type(found).__name__} that is not a state dict; save model.state_dict() alone")
+        raise InputError(
+            f"{path}: holds {type(found).__name__} that is not a state dict; save model.state_dict() alone"
+        )
     return found
 
 
@@ -154,7 +182,9 @@ def _check(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None
         for name in required
         if name in state and state[name].shape != own[name].shape
     ]
-    problems += [f"{name} is not finite" for name in required if name in state and not torch.isfinite(state[name]).all()]
+    problems += [
+        f"{name} is not finite" for name in required if name in state and not torch.isfinite(state[name]).all()
+    ]
     stray = sorted(name for name in state if REQUIRED.match(name) and name not in own)
     problems += [f"{name} has no place in a model of args.json" for name in stray]
     if problems:

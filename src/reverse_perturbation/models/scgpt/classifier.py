@@ -13,7 +13,7 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.adapters import adapt
 from reverse_perturbation.models.scgpt.backbone import encode, set_dropout
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
-from reverse_perturbation.models.scgpt.heads import READOUTS, CellOutput, GeneReadout, Head, Readout
+from reverse_perturbation.models.scgpt.heads import CellOutput, GeneReadout, Head, Readout
 from reverse_perturbation.storage import read_json, sha256, write_atomically, write_json
 
 
@@ -40,12 +40,15 @@ class ScgptClassifier(nn.Module):
         set_dropout(backbone, config.dropout if self.adapted else 0.0)
         width = backbone.d_model
         assert isinstance(width, int)
-        parts = _parts(config)
+        if config.adaptation == "frozen" and "genes" in config.readout:
+            raise InputError(
+                "finetune.readout: 'genes' has weights to train and finetune.adaptation is 'frozen'; use cls and mean"
+            )
         genes = None
-        if "genes" in parts:
+        if "genes" in config.readout:
             size = backbone.encoder.embedding.num_embeddings  # type: ignore[union-attr]
             genes = GeneReadout(width, token_ids, size, config.gene_rank, config.head_dim)  # type: ignore[arg-type]
-        self.readout = Readout(parts, width, genes)
+        self.readout = Readout(config.readout, width, genes)
         self.head = Head(self.readout.out_features, n_conditions, config) if config.adaptation != "frozen" else None
 
     def forward(self, ids: Tensor, values: Tensor, padding: Tensor) -> CellOutput:
@@ -70,7 +73,9 @@ class ScgptClassifier(nn.Module):
         """
         own = self.trainable_state()
         wrong = sorted(
-            name for name in own.keys() | state.keys() if name not in own or name not in state or own[name].shape != state[name].shape
+            name
+            for name in own.keys() | state.keys()
+            if name not in own or name not in state or own[name].shape != state[name].shape
         )
         if wrong:
             raise ValueError(f"weights missing, unexpected or of another shape: {', '.join(wrong[:10])}")
@@ -78,7 +83,11 @@ class ScgptClassifier(nn.Module):
 
 
 def save_classifier(
-    folder: str | Path, fits: dict[str, ScgptClassifier], conditions: Sequence[str], checkpoint: str | Path, config: Finetune
+    folder: str | Path,
+    fits: dict[str, ScgptClassifier],
+    conditions: Sequence[str],
+    checkpoint: str | Path,
+    config: Finetune,
 ) -> None:
     """Write the trained weights of each fit as safetensors beside a JSON of what they belong to, atomically."""
     with write_atomically(folder) as temporary:
@@ -129,11 +138,3 @@ def load_classifier(folder: str | Path, fit: str, checkpoint: str | Path) -> tup
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{folder / fit}.safetensors: {error}; run `dvc repro finetune`") from None
     return model.eval(), conditions
-
-
-def _parts(config: Finetune) -> tuple[str, ...]:
-    if config.adaptation != "frozen":
-        return READOUTS[config.readout]
-    if config.readout == "genes":
-        raise InputError("finetune.readout: 'genes' has weights to train and finetune.adaptation is 'frozen'; use cls or mean")
-    return tuple(part for part in READOUTS[config.readout] if part != "genes")

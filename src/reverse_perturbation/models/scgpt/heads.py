@@ -1,13 +1,13 @@
 """What is read from the backbone's output, and the head that names the condition."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from reverse_perturbation.config import Finetune
-
-READOUTS = {"cls": ("cls",), "mean": ("mean",), "genes": ("genes",), "all": ("cls", "mean", "genes")}
 
 
 class GeneReadout(nn.Module):
@@ -54,7 +54,7 @@ class GeneReadout(nn.Module):
 class Readout(nn.Module):
     """Concatenate what the configuration asks for: the ``<cls>`` token, the mean of the gene tokens, the genes."""
 
-    def __init__(self, parts: tuple[str, ...], width: int, genes: GeneReadout | None = None):
+    def __init__(self, parts: Sequence[str], width: int, genes: GeneReadout | None = None):
         super().__init__()
         self.parts = parts
         self.genes = genes
@@ -88,7 +88,7 @@ class Head(nn.Module):
         super().__init__()
         widths = [n_in] + [config.head_width] * (config.head_depth - 1)
         layers: list[nn.Module] = [nn.Dropout(config.head_dropout)]
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.LayerNorm(b), nn.GELU(), nn.Dropout(config.head_dropout)]
         if config.head_depth:
             layers.append(nn.Linear(widths[-1], config.head_dim))

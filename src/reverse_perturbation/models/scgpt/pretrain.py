@@ -16,10 +16,10 @@ from torch.optim import AdamW
 
 from reverse_perturbation.config import Pretrain
 from reverse_perturbation.models.scgpt.backbone import Architecture
+from reverse_perturbation.models.scgpt.samplers import random_batches
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import make_schedule
 from reverse_perturbation.models.scgpt.vocabulary import SPECIAL_TOKENS
-
 
 WARMUP_FRACTION = 0.05
 CLIP_NORM = 1.0
@@ -92,9 +92,7 @@ def pretrain(
     schedule = make_schedule(optimizer, math.ceil(n_cells / config.batch_size) * config.epochs, WARMUP_FRACTION)
     for epoch in range(1, config.epochs + 1):
         total = 0.0
-        rows = order.permutation(n_cells)
-        for start in range(0, n_cells, config.batch_size):
-            batch = rows[start : start + config.batch_size]
+        for batch in random_batches(np.arange(n_cells), tokens.lengths, config.batch_size, order):
             ids, values, padding = tokens.batch(batch)
             hidden = (torch.rand(values.shape, generator=hide) < config.mask_fraction) & ~padding
             hidden[:, 0] = False
@@ -103,7 +101,7 @@ def pretrain(
             fed = values.masked_fill(hidden, architecture.mask_value)
             loss = _loss(model, *(t.to(device) for t in (ids, values, fed, padding, hidden)))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimizer.step()
             schedule.step()

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from reverse_perturbation.config import Finetune
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.heads import CellOutput
+from reverse_perturbation.models.scgpt.samplers import random_batches
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.retrieval import metrics
 
@@ -23,8 +24,10 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the training curves. Losses are mean cross-entropies in nats, without label smoothing
-    on validation; the validation figures are NaN in a refit, which has no validation part left.
+    """One line of the training curves.
+
+    Losses are mean cross-entropies in nats, without label smoothing on validation; the validation figures are
+    NaN in a refit, which has no validation part left.
     """
 
     epoch: int
@@ -166,7 +169,9 @@ def make_schedule(optimizer: AdamW, steps: int, warmup_fraction: float) -> Lambd
     return LambdaLR(optimizer, factor)
 
 
-def predict(model: ScgptClassifier, tokens: Tokens, rows: np.ndarray, device: torch.device) -> Iterator[tuple[np.ndarray, CellOutput]]:
+def predict(
+    model: ScgptClassifier, tokens: Tokens, rows: np.ndarray, device: torch.device
+) -> Iterator[tuple[np.ndarray, CellOutput]]:
     """Yield rows and what the model says of them, in eval mode, cells of like length together."""
     model.to(device).eval()
     by_length = rows[np.argsort(tokens.lengths[rows], kind="stable")]
@@ -187,21 +192,19 @@ def _train_epoch(
 ) -> float:
     model.train()
     total = 0.0
-    rows = order.permutation(task.train)
-    for start in range(0, len(rows), config.batch_size):
-        batch = rows[start : start + config.batch_size]
+    for batch in random_batches(task.train, task.tokens.lengths, config.batch_size, order):
         output = model(*(t.to(device) for t in task.tokens.batch(batch)))
         target = torch.from_numpy(task.targets[batch]).to(device)
         loss = cross_entropy(output.logits, target, label_smoothing=config.label_smoothing)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
         total += loss.item() * len(batch)
-    return total / len(rows)
+    return total / len(task.train)
 
 
 def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple[float, float, float]:
@@ -216,5 +219,5 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple
     targets = task.targets[task.validation]
     loss = cross_entropy(torch.from_numpy(scores), torch.from_numpy(targets)).item()
     names = np.array(task.conditions, dtype=object)
-    found = metrics.compute(scores, names[targets], task.conditions)
+    found = metrics.compute(scores, names[targets], names)
     return loss, found["exact_hit@1"], found["mrr"]

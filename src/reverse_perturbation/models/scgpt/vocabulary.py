@@ -10,7 +10,7 @@ SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
 
 @cache
 def default_vocabulary() -> dict[str, int]:
-    """Return the 60,697 tokens of the official checkpoints: the census genes of the scgpt wheel and three special ones."""
+    """Return the 60,697 tokens of the official checkpoints: the scgpt wheel's census genes and three special ones."""
     spec = find_spec("scgpt")
     assert spec is not None
     assert spec.origin is not None

@@ -1,0 +1,50 @@
+"""Find each gene's token in scGPT's vocabulary, and say how much of the screen that covers."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reverse_perturbation.conditions import genes_of
+from reverse_perturbation.config import Params
+from reverse_perturbation.data.contract import read_cells
+from reverse_perturbation.data.vocab import coverage, load_aliases, map_genes
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.checkpoint import read_vocabulary
+from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.stages.arguments import parser, run
+from reverse_perturbation.storage import write_json, write_text
+
+
+def vocab_map(args: argparse.Namespace, params: Params) -> None:
+    """Write the map and its coverage."""
+    cells = read_cells(args.cells)
+    folder = params.scgpt.checkpoint
+    vocabulary = default_vocabulary() if folder is None else read_vocabulary(Path(folder))
+    mapped = map_genes(cells.var_names, vocabulary, load_aliases())
+    targets = set().union(*(genes_of(label) for label in cells.obs["condition"].astype(str).unique()))
+    umis = np.asarray(cells.layers["counts"].sum(axis=0, dtype=np.float64)).ravel()
+    try:
+        found = coverage(mapped, map_genes(sorted(targets), vocabulary, load_aliases()), umis)
+    except InputError as error:
+        raise InputError(f"{args.cells}: {error}") from None
+    write_text(args.output, mapped.to_csv(index=False, lineterminator="\n"))
+    write_json(args.metrics, found)
+    before, after = found["before_aliases"], found["after_aliases"]
+    print(
+        f"vocab_map: {after['genes']:.1%} of {len(mapped):,} genes have a token ({before['genes']:.1%} without "
+        f"aliases), {after['umis']:.1%} of UMIs; targets without one: {', '.join(found['unmapped_targets']) or 'none'}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    arguments = parser(__doc__, "--cells")
+    arguments.add_argument("--output", required=True, help="where to write the map, .csv")
+    arguments.add_argument("--metrics", required=True, help="where to write the coverage, .json")
+    run(vocab_map, arguments, argv)
+
+
+if __name__ == "__main__":
+    main()

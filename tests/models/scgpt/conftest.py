@@ -1,0 +1,76 @@
+"""A small checkpoint and a small task that can be learned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from reverse_perturbation.config import Finetune, load_params
+from reverse_perturbation.models.scgpt.backbone import build_backbone
+from reverse_perturbation.models.scgpt.checkpoint import save_checkpoint
+from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
+from reverse_perturbation.models.scgpt.tokens import Tokens, tokenize
+from reverse_perturbation.models.scgpt.train import Task
+
+PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
+GENES = 12
+CONDITIONS = ["A+ctrl", "B+ctrl", "C+ctrl"]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A folder in the official layout: 3 layers, width 16, random weights."""
+    folder = tmp_path_factory.mktemp("scgpt") / "base"
+    config = PARAMS.pretrain.model_copy(update={"layers": 3, "heads": 2, "width": 16})
+    architecture = small_architecture(config)
+    vocabulary = small_vocabulary(np.array([f"G{i}" for i in range(GENES)], dtype=object))
+    torch.manual_seed(0)
+    save_checkpoint(folder, build_backbone(architecture, vocabulary), vocabulary, architecture)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokens() -> Tokens:
+    """240 cells of three conditions, each of which raises two genes."""
+    rng = np.random.default_rng(0)
+    mean = np.full((240, GENES), 0.5)
+    for i in range(240):
+        mean[i, 2 * (i % 3) : 2 * (i % 3) + 2] = 12.0
+    counts = sp.csr_matrix(rng.poisson(mean).astype(np.float32))
+    return tokenize(
+        counts,
+        np.asarray(counts.sum(axis=1)).ravel(),
+        token_ids=np.arange(GENES),
+        cells=np.array([f"c{i}" for i in range(240)], dtype=object),
+        config=PARAMS.scgpt,
+        n_bins=51,
+        vocabulary={"<pad>": GENES, "<cls>": GENES + 1},
+        pad_value=-2,
+        scale=8.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def task(tokens) -> Task:
+    """The first 180 cells to learn from, the others to choose by."""
+    return Task(tokens, np.arange(240) % 3, CONDITIONS, np.arange(60), np.arange(60, 90))
+
+
+def finetune_config(**changes) -> Finetune:
+    """Quick settings, without dropout unless asked for."""
+    quick = {
+        "epochs": 4,
+        "patience": 4,
+        "batch_size": 32,
+        "dropout": 0.0,
+        "head_dropout": 0.0,
+        "backbone_learning_rate": 1e-3,
+        "head_learning_rate": 1e-2,
+        "readout": ["cls", "mean", "genes"],
+        "gene_rank": 2,
+        "head_dim": 8,
+        "last_layers": 1,
+    }
+    return PARAMS.finetune.model_copy(update=quick | changes)

@@ -1,0 +1,156 @@
+"""Each mode trains the weights it names, really, and no others."""
+
+import numpy as np
+import peft
+import pytest
+import torch
+
+from reverse_perturbation.config import Lora
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.adapters import merge_lora
+from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, load_classifier, save_classifier
+from reverse_perturbation.models.scgpt.train import fit
+from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
+
+CPU = torch.device("cpu")
+LAYER = "backbone.transformer_encoder.layers."
+
+
+def build(checkpoint, **changes) -> ScgptClassifier:
+    torch.manual_seed(1)
+    model = ScgptClassifier(
+        load_checkpoint(checkpoint).model, torch.arange(GENES), len(CONDITIONS), finetune_config(**changes)
+    )
+    return model.eval()
+
+
+def logits(model: ScgptClassifier, tokens) -> torch.Tensor:
+    with torch.no_grad():
+        output = model(*tokens.batch(np.arange(60)))
+    assert output.logits is not None
+    return output.logits
+
+
+def in_backbone(mode: str, name: str) -> bool:
+    """What the documentation of a mode promises."""
+    if mode == "last_n":
+        return name.startswith(LAYER + "2.")
+    if mode == "lora":
+        return ".lora_" in name and name.startswith(LAYER)
+    return mode == "full" and name.startswith(
+        ("backbone.encoder.", "backbone.value_encoder.", "backbone.transformer_encoder.")
+    )
+
+
+@pytest.mark.parametrize("mode", ["head", "last_n", "lora", "full"])
+def test_gradients_reach_what_the_mode_names_and_nothing_else(checkpoint, tokens, mode):
+    model = build(checkpoint, adaptation=mode).train()
+    # A LoRA starts with B = 0, which blocks the gradient of A: move it off.
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    output = model(*tokens.batch(np.arange(60)))
+    torch.nn.functional.cross_entropy(output.logits, torch.arange(60) % 3).backward()
+    for name, parameter in model.named_parameters():
+        expected = in_backbone(mode, name) or not name.startswith("backbone.")
+        assert parameter.requires_grad == expected, name
+        if not expected:
+            assert parameter.grad is None, name
+        elif name == "backbone.encoder.embedding.weight":
+            assert parameter.grad[: GENES].abs().sum() > 0
+        else:
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("mode", ["head", "last_n", "lora", "full"])
+def test_training_changes_those_weights_and_leaves_the_rest_bit_for_bit(checkpoint, task, mode):
+    model = build(checkpoint, adaptation=mode)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = finetune_config(adaptation=mode)
+    fit(model, task, config, seed=0, epochs=1, device=CPU)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any(name.startswith("backbone.") for name in trained) == (mode != "head")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) != (name in trained), name
+
+
+@pytest.mark.parametrize("target", ["qkv", "out_proj", "linear1", "linear2"])
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_each_adapter_works_in_eval(checkpoint, tokens, target, guard):
+    """PyTorch's own encoder skips adapters here (reference: pytorch #128413)."""
+    lora = Lora(rank=2, alpha=4.0, dropout=0.0, targets=[target])
+    model = build(checkpoint, adaptation="lora", lora=lora)
+    start = logits(model, tokens)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    with guard():
+        moved = model(*tokens.batch(np.arange(60))).logits
+    assert (moved - start).abs().max() > 1e-3
+    model.train()
+    with torch.no_grad():
+        assert torch.allclose(model(*tokens.batch(np.arange(60))).logits, moved, atol=1e-6)
+
+
+def test_lora_starts_as_the_frozen_model(checkpoint, tokens):
+    plain, adapted = build(checkpoint, adaptation="head"), build(checkpoint, adaptation="lora")
+    adapted.readout.load_state_dict(plain.readout.state_dict())
+    adapted.head.load_state_dict(plain.head.state_dict())
+    assert torch.equal(logits(plain, tokens), logits(adapted, tokens))
+
+
+def test_lora_does_not_touch_the_value_encoder(checkpoint):
+    """Its layers are called linear1 and linear2 too."""
+    model = build(checkpoint, adaptation="lora")
+    adapted = {n for n, m in model.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
+    assert len(adapted) == 3 * 4
+    assert all(name.startswith(LAYER) for name in adapted)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "head", "last_n", "lora", "full"])
+def test_saved_and_loaded_gives_the_same_answers(checkpoint, task, tokens, tmp_path, mode):
+    changes = {"adaptation": mode} | ({"readout": ["cls", "mean"]} if mode == "frozen" else {})
+    model = build(checkpoint, **changes)
+    if mode != "frozen":
+        fit(model, task, finetune_config(**changes), seed=0, epochs=1, device=CPU)
+    save_classifier(
+        tmp_path / "model", {"selection": model, "final": model}, CONDITIONS, checkpoint, finetune_config(**changes)
+    )
+    loaded, conditions = load_classifier(tmp_path / "model", "final", checkpoint)
+    assert conditions == CONDITIONS
+    batch = tokens.batch(np.arange(60))
+    with torch.no_grad():
+        ours, theirs = model.eval()(*batch), loaded(*batch)
+    assert torch.equal(ours.embedding, theirs.embedding)
+    assert mode == "frozen" or torch.equal(ours.logits, theirs.logits)
+    if mode == "lora":
+        merge_lora(loaded.backbone)
+        with torch.no_grad():
+            assert torch.allclose(loaded(*batch).logits, ours.logits, atol=1e-5)
+
+
+def test_more_layers_than_there_are(checkpoint):
+    with pytest.raises(InputError, match=r"finetune\.last_layers: 4, but the checkpoint has 3 layers"):
+        build(checkpoint, adaptation="last_n", last_layers=4)
+
+
+def test_a_frozen_model_cannot_have_a_trained_readout(checkpoint):
+    with pytest.raises(InputError, match=r"finetune\.readout: 'genes'"):
+        build(checkpoint, adaptation="frozen")
+
+
+def test_a_model_belongs_to_its_checkpoint(checkpoint, tmp_path):
+    model = build(checkpoint)
+    config = finetune_config()
+    save_classifier(tmp_path / "model", {"selection": model, "final": model}, CONDITIONS, checkpoint, config)
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in checkpoint.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    (other / "args.json").write_text((other / "args.json").read_text() + "\n")
+    with pytest.raises(InputError, match="trained from another checkpoint"):
+        load_classifier(tmp_path / "model", "final", other)
+    (tmp_path / "model" / "final.safetensors").unlink()
+    with pytest.raises(InputError, match=r"final\.safetensors is missing"):
+        load_classifier(tmp_path / "model", "final", checkpoint)

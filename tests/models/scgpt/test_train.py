@@ -1,0 +1,116 @@
+"""The loop learns, repeats itself, keeps the best epoch, and keeps its learning rates apart."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
+from reverse_perturbation.models.scgpt.embed import embed_cells
+from reverse_perturbation.models.scgpt.pretrain import pretrain
+from reverse_perturbation.models.scgpt.samplers import random_batches
+from reverse_perturbation.models.scgpt.train import Epoch, best_epoch, fit, make_optimizer, make_schedule
+from tests.models.scgpt.conftest import CONDITIONS, GENES, PARAMS, finetune_config
+
+CPU = torch.device("cpu")
+
+
+def build(checkpoint, config, seed=1) -> ScgptClassifier:
+    torch.manual_seed(seed)
+    return ScgptClassifier(load_checkpoint(checkpoint).model, torch.arange(GENES), len(CONDITIONS), config)
+
+
+def test_it_learns_what_can_be_learned(checkpoint, task):
+    config = finetune_config(epochs=12, patience=12, batch_size=16, readout=["genes"])
+    history = fit(build(checkpoint, config), task, config, seed=0, epochs=12, device=CPU)
+    assert history[0].validation_loss > 0.9
+    assert best_epoch(history).exact_hit_at_1 > 0.85
+    assert best_epoch(history).mrr > 0.9
+
+
+def test_shuffled_labels_stay_at_chance(checkpoint, task):
+    wrong = dataclasses.replace(task, targets=np.random.default_rng(3).permutation(task.targets))
+    config = finetune_config(epochs=6, patience=6)
+    history = fit(build(checkpoint, config), wrong, config, seed=0, epochs=6, device=CPU)
+    # 60 validation cells, chance 1/3: 0.53 is the 99.9 % quantile of the binomial
+    assert history[-1].exact_hit_at_1 <= 0.53
+
+
+def test_the_same_seed_gives_the_same_course_and_another_does_not(checkpoint, task):
+    config = finetune_config(dropout=0.2)
+    runs = [
+        [dataclasses.replace(e, seconds=0) for e in fit(build(checkpoint, config), task, config, seed=s, epochs=2, device=CPU)]
+        for s in (5, 5, 6)
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_the_best_epoch_s_weights_are_left_in_the_model(checkpoint, task):
+    """Far too high a learning rate after a good start: the last epochs are worse than the best one."""
+    config = finetune_config(epochs=8, patience=3, head_learning_rate=0.03, backbone_learning_rate=0.03)
+    model = build(checkpoint, config)
+    history = fit(model, task, config, seed=0, epochs=8, device=CPU)
+    best = best_epoch(history)
+    assert len(history) <= best.epoch + 3
+    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
+    hits = (outputs.log_proba[task.validation].argmax(axis=1) == task.targets[task.validation]).mean()
+    assert hits == pytest.approx(best.exact_hit_at_1)
+
+
+def test_the_best_epoch_is_the_first_of_equals():
+    def epoch(number, hit, mrr):
+        return Epoch(number, 1.0, 1.0, hit, mrr, 0.0, 0.0, 0.0)
+
+    history = [epoch(1, 0.2, 0.9), epoch(2, 0.3, 0.4), epoch(3, 0.3, 0.5), epoch(4, 0.3, 0.5)]
+    assert best_epoch(history).epoch == 3
+
+
+def test_learning_rates_stay_apart_at_every_step(checkpoint):
+    config = finetune_config(backbone_learning_rate=1e-5, head_learning_rate=1e-3, warmup_fraction=0.2)
+    optimizer = make_optimizer(build(checkpoint, config), config)
+    schedule = make_schedule(optimizer, 50, config.warmup_fraction)
+    seen = []
+    for _ in range(50):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    backbone, head = np.array(seen).T
+    assert head == pytest.approx(100 * backbone, rel=1e-9)
+    assert head.max() == pytest.approx(1e-3)
+    assert np.argmax(head) == 9
+    assert (np.diff(head[:10]) > 0).all()
+    assert (np.diff(head[10:]) < 0).all()
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_cells(checkpoint, task):
+    config = finetune_config()
+    model = build(checkpoint, config)
+    with torch.no_grad():
+        model.head.classify.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"in the batch of rows \[\d+"):
+        fit(model, task, config, seed=0, epochs=1, device=CPU)
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 200), batch_size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_every_cell_is_dealt_once(n, batch_size, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(300)[:n]
+    batches = random_batches(rows, rng.integers(0, 50, 300), batch_size, rng)
+    assert sorted(np.concatenate(batches)) == sorted(rows)
+    assert max(map(len, batches)) <= batch_size
+
+
+def test_pretraining_learns_without_labels(checkpoint, tokens):
+    loaded = load_checkpoint(checkpoint)
+    losses = []
+    config = PARAMS.pretrain.model_copy(update={"epochs": 8, "batch_size": 16, "dropout": 0.0, "learning_rate": 0.01})
+    pretrain(
+        loaded.model, tokens, loaded.architecture, config, device=CPU, on_epoch=lambda epoch, loss: losses.append(loss)
+    )
+    assert losses[-1] < 0.6 * losses[0]
