@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test setup
+.PHONY: run test norman_subset setup
 
 run: setup
 	dvc repro
@@ -13,6 +13,11 @@ test: setup
 	ruff format --check .
 	mypy
 	pytest
+
+# The result on real cells: about NNN minutes. DATA is an .h5ad file of raw counts.
+DATA ?= data/raw/norman_subset.h5ad
+norman_subset: setup
+	python -m reverse_perturbation.real_cells --data $(DATA)
 
 setup: .venv/installed
 

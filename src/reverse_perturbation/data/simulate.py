@@ -46,8 +46,8 @@ class GenerativeModel:
     largest_effect
         No gene's log mean is moved by more than this.
     weakness
-        The knob of difficulty: a perturbed cell has the share ``u ** weakness`` of its condition's effect, ``u`` uniform
-        between 0 and 1. At 0 all cells are alike, at 1 a fifth of them has less than a fifth of the effect.
+        The knob of difficulty: a perturbed cell has the share ``u ** weakness`` of its condition's effect, ``u``
+        uniform between 0 and 1. At 0 all cells are alike, at 1 a fifth of them has less than a fifth of the effect.
     lanes, lane_effect, lane_depth
         Gem groups; standard deviations of their effect on genes and on the log of library sizes.
     cycle_share, cycle_effect
@@ -276,6 +276,11 @@ def _negative_binomial(
     -------
     row, column, count
         Of the counts above zero, in the order of rows and columns; count float32, column int32.
+
+    Raises
+    ------
+    ValueError
+        If a mean is so large for its shape that inversion, which starts from the probability of 0, cannot reach it.
     """
     uniform = rng.random(mean.shape, dtype=np.float32)
     zero = np.exp(-shape * np.log1p(mean / shape))
@@ -288,6 +293,8 @@ def _negative_binomial(
     )
     ratio = mu / (mu + r)
     probability = np.exp(-r * np.log1p(mu / r))
+    if not probability.all():
+        raise ValueError("a mean is too large for its shape: the probability of a count of 0 is below double precision")
     count = np.ones(len(u))
     probability *= r * ratio
     cumulative = probability * (1 + 1 / (r * ratio))

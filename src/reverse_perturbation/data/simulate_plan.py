@@ -42,7 +42,7 @@ def plan_cells(conditions: pd.DataFrame, config: Simulated) -> pd.Series:
     """
     table = _checked(conditions)
     counts = table[_kept(table, config.conditions)]
-    floor = np.minimum(counts, FLOOR)
+    floor = counts.clip(upper=FLOOR)
     if config.cells < floor.sum():
         raise InputError(
             f"data.simulated.cells: {config.cells} are too few for {config.conditions} conditions and control: "
@@ -104,9 +104,9 @@ def _scaled(counts: pd.Series, floor: pd.Series, total: int) -> pd.Series:
     low, high = 0.0, 1.0
     for _ in range(60):  # bisection to the last bit
         middle = (low + high) / 2
-        low, high = (middle, high) if np.maximum(floor, middle * counts).sum() <= total else (low, middle)
-    exact = counts if total == counts.sum() else np.maximum(floor, low * counts)
-    whole = np.floor(exact).astype(np.int64)
+        low, high = (middle, high) if (middle * counts).clip(lower=floor).sum() <= total else (low, middle)
+    exact = counts if total == counts.sum() else (low * counts).clip(lower=floor)
+    whole = exact.astype(np.int64)
     remainder = (exact - whole).sort_values(ascending=False, kind="stable")
     whole[remainder.index[: total - whole.sum()]] += 1
     return whole
@@ -148,7 +148,7 @@ def name_genes(
     """
     if number < len(targets):
         raise InputError(
-            f"data.simulated.genes: {number}, but the conditions perturb {len(targets)} genes, which are all simulated; "
+            f"data.simulated.genes: {number}, but the conditions perturb {len(targets)} genes, all of them simulated; "
             f"ask for at least {len(targets)} genes or for fewer data.simulated.conditions"
         )
     tokens = set(vocabulary)
@@ -165,7 +165,7 @@ def name_genes(
     known = [t for t in vocabulary if t not in taken and t not in aliases and "." not in t and not t.startswith("<")]
     if rest > len(known):
         raise InputError(
-            f"data.simulated.genes: {number}, but scGPT's vocabulary names only {len(known)} genes besides the targets; "
+            f"data.simulated.genes: {number}, but scGPT's vocabulary names only {len(known)} genes beside the targets; "
             f"ask for at most {number - rest + len(known)}"
         )
     names = [*targets, *renamed, *clones, *(known[i] for i in rng.choice(len(known), rest, replace=False))]

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 from reverse_perturbation.config import Params, load_params
-from reverse_perturbation.data.screen import Screen, load_screen
 from reverse_perturbation.errors import InputError
 
 PATHS = {
@@ -13,7 +12,6 @@ PATHS = {
     "--split": "split of the cells, .csv",
     "--genes": "genes and their scGPT tokens, .csv",
 }
-SCREEN = ("--cells", "--split", "--genes")
 
 
 def parser(description: str | None, *inputs: str) -> argparse.ArgumentParser:
@@ -23,11 +21,6 @@ def parser(description: str | None, *inputs: str) -> argparse.ArgumentParser:
     for name in inputs:
         result.add_argument(name, required=True, help=PATHS[name])
     return result
-
-
-def screen_of(args: argparse.Namespace, params: Params, *, controls: bool = False) -> Screen:
-    """Load the masked screen from a stage's inputs."""
-    return load_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes, controls=controls)
 
 
 def run(

@@ -9,8 +9,9 @@ from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import load_classifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.inputs import tokens_of
-from reverse_perturbation.stages.arguments import SCREEN, parser, run, screen_of
+from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
+from reverse_perturbation.stages.screen import SCREEN, screen_of
 
 
 def embed(args: argparse.Namespace, params: Params) -> None:

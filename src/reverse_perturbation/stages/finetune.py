@@ -13,8 +13,9 @@ from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
 from reverse_perturbation.models.scgpt.inputs import token_ids_of, tokens_of
 from reverse_perturbation.models.scgpt.train import Epoch, Task, best_epoch, fit
-from reverse_perturbation.stages.arguments import SCREEN, parser, run, screen_of
+from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
+from reverse_perturbation.stages.screen import SCREEN, screen_of
 
 
 def finetune(args: argparse.Namespace, params: Params) -> None:

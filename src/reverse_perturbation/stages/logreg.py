@@ -9,7 +9,8 @@ import numpy as np
 from reverse_perturbation.config import Params
 from reverse_perturbation.models.logreg import LogisticRegression, tune
 from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.stages.arguments import SCREEN, parser, run, screen_of
+from reverse_perturbation.stages.arguments import parser, run
+from reverse_perturbation.stages.screen import SCREEN, screen_of
 from reverse_perturbation.storage import write_text
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from reverse_perturbation.config import Params
 from reverse_perturbation.models.pca import Pca
 from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.stages.arguments import SCREEN, parser, run, screen_of
+from reverse_perturbation.stages.arguments import parser, run
+from reverse_perturbation.stages.screen import SCREEN, screen_of
 
 
 def pca(args: argparse.Namespace, params: Params) -> None:

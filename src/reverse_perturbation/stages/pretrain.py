@@ -12,8 +12,9 @@ from reverse_perturbation.models.scgpt.checkpoint import Checkpoint, load_checkp
 from reverse_perturbation.models.scgpt.inputs import tokens_of
 from reverse_perturbation.models.scgpt.pretrain import pretrain as train
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
-from reverse_perturbation.stages.arguments import SCREEN, parser, run, screen_of
+from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
+from reverse_perturbation.stages.screen import SCREEN, screen_of
 
 
 def pretrain(args: argparse.Namespace, params: Params) -> None:

@@ -11,8 +11,7 @@ from reverse_perturbation.config import Params
 from reverse_perturbation.data.contract import read_cells
 from reverse_perturbation.data.vocab import coverage, load_aliases, map_genes
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.scgpt.checkpoint import read_vocabulary
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary, read_vocabulary
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
 

@@ -1,10 +1,8 @@
 """scGPT checkpoints: a folder is loaded whole, or loading fails and says what is missing."""
 
-import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone
 from reverse_perturbation.models.scgpt.layouts import REQUIRED, Layout, to_official
+from reverse_perturbation.models.scgpt.vocabulary import read_json_of, read_vocabulary
 from reverse_perturbation.storage import sha256, write_atomically, write_json
 
 WEIGHTS = ("best_model.pt", "model.safetensors")
@@ -82,7 +81,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise InputError(
             f"{folder}: no such folder; set scgpt.checkpoint to a folder with args.json, vocab.json and weights"
         )
-    architecture = Architecture.from_args(_json(folder / "args.json"), folder / "args.json")
+    architecture = Architecture.from_args(read_json_of(folder / "args.json"), folder / "args.json")
     vocabulary = read_vocabulary(folder, architecture.pad_token)
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
@@ -114,37 +113,6 @@ def save_checkpoint(
         write_json(temporary / "args.json", architecture.to_args())
         write_json(temporary / "vocab.json", vocabulary)
         torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, temporary / "best_model.pt")
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent}: {path.name} is missing; copy it from the checkpoint's source") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error}); copy it again") from None
-
-
-def read_vocabulary(folder: str | Path, pad_token: str = "<pad>") -> dict[str, int]:
-    """Read ``vocab.json`` of a checkpoint's folder: token -> id.
-
-    Raises
-    ------
-    InputError
-        If it is missing or broken, or lacks a special token.
-    """
-    path = Path(folder) / "vocab.json"
-    found = _json(path)
-    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
-        raise InputError(f"{path}: expected an object of token -> id; copy it again")
-    for token in (pad_token, "<cls>"):
-        if token not in found:
-            raise InputError(
-                f"{path}: the special token {token!r} is missing; take vocab.json from the checkpoint's source"
-            )
-    if set(found.values()) != set(range(len(found))):
-        raise InputError(f"{path}: the {len(found):,} ids are not 0 to {len(found) - 1:,}, each once; copy it again")
-    return found
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -1,9 +1,12 @@
-"""scGPT's own vocabulary, read from the installed package without importing it, which takes seconds."""
+"""scGPT's vocabularies: the official one, read without importing scgpt (which takes seconds), and a checkpoint's."""
 
 import json
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from reverse_perturbation.errors import InputError
 
 SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
 
@@ -17,3 +20,41 @@ def default_vocabulary() -> dict[str, int]:
     path = Path(spec.origin).parent / "tokenizer" / "default_census_vocab.json"
     tokens: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
     return tokens | {token: len(tokens) + i for i, token in enumerate(SPECIAL_TOKENS)}
+
+
+def read_vocabulary(folder: str | Path, pad_token: str = "<pad>") -> dict[str, int]:
+    """Read ``vocab.json`` of a checkpoint's folder: token -> id.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken, or lacks a special token.
+    """
+    path = Path(folder) / "vocab.json"
+    found = read_json_of(path)
+    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
+        raise InputError(f"{path}: expected an object of token -> id; copy it again")
+    for token in (pad_token, "<cls>"):
+        if token not in found:
+            raise InputError(
+                f"{path}: the special token {token!r} is missing; take vocab.json from the checkpoint's source"
+            )
+    if set(found.values()) != set(range(len(found))):
+        raise InputError(f"{path}: the {len(found):,} ids are not 0 to {len(found) - 1:,}, each once; copy it again")
+    return found
+
+
+def read_json_of(path: Path) -> Any:
+    """Read a JSON file of a checkpoint's folder.
+
+    Raises
+    ------
+    InputError
+        If it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: {path.name} is missing; copy it from the checkpoint's source") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); copy it again") from None
