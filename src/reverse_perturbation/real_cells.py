@@ -87,8 +87,8 @@ def _report(
     parts = [
         "# scGPT against logistic regression on real cells",
         f"Real cells of Norman et al. 2019: `{data.name}`, sha256 `{sha256(data)[:16]}`; "
-        f"{about['conditions']} conditions, {about['queries']} {about['query']} queries, split seed {about['split_seed']}, "
-        f"{about['labels']} labels, training seeds {', '.join(map(str, about['training_seeds']))}. Made by "
+        f"{about['conditions']} conditions, {about['queries']} {about['query']} queries, "
+        f"split seed {about['split_seed']}, {about['labels']} labels, training seeds {', '.join(map(str, about['training_seeds']))}. Made by "
         "`make norman_subset`.",
         "No pretrained weights were used: scGPT is a small model of its architecture, pretrained on the reference and "
         "control cells of this file alone. What it reaches says nothing about the official checkpoint.",

@@ -172,7 +172,7 @@ def test_names_by_hand():
 def test_a_seed_fixes_every_bit_and_blocks_change_none():
     config = size(conditions=2, cells=200)
     first, again, other = small(config), small(config), small(size(conditions=2, cells=200, seed=1))
-    for block in (1, 37, 5_000):
+    for block in (7, 5_000):
         blocked = small(config, block=block)
         assert (blocked.layers["counts"] != first.layers["counts"]).nnz == 0
     assert (again.layers["counts"] != first.layers["counts"]).nnz == 0
@@ -259,16 +259,14 @@ def test_twins_share_one_effect_and_doubles_are_not_merely_additive():
         )
         seen = bulk["ctrl"] > 2_000
         logs = np.log(bulk[seen] / bulk[seen].sum())
-        print(seen.sum())
         effect[interaction] = logs.sub(logs["ctrl"], axis=0).sub(logs.sub(logs["ctrl"], axis=0).median(), axis=1)
-    print(effect)
     without, with_ = effect[0.0], effect[1.0]
     assert without["A+ctrl"].abs().max() > 0.3
     assert (without["A+ctrl"] - without["ctrl+A"]).abs().max() < 0.1
     assert (without["A+ctrl"] - without["B+ctrl"]).abs().max() > 0.3
     additive = without["A+ctrl"] + without["B+ctrl"]
-    assert (without["A+B"] - additive).abs().median() < 0.05
-    assert (with_["A+B"] - additive).abs().max() > 0.2
+    assert (without["A+B"] - additive).abs().max() < 0.15
+    assert (with_["A+B"] - additive).abs().max() > 0.3
 
 
 def test_weakness_makes_perturbed_cells_like_control():
@@ -293,4 +291,5 @@ def test_no_dense_matrix():
         tracemalloc.stop()
     counts = cells.layers["counts"]
     stored = counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes
-    print(peak,stored)
+    assert peak < 3 * stored
+    assert peak < 84e6 / 1.5

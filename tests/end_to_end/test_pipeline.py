@@ -1,0 +1,121 @@
+"""The stages together, on simulated and on real cells."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from reverse_perturbation.check import main as check
+from reverse_perturbation.data.contract import read_cells
+from tests.end_to_end.pipeline import inside, params, run
+
+MODELS = ["logreg-42", "logreg_prior-42", "pca-42", "scgpt-0", "scgpt-1"]
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    run(folder, params())
+    return folder
+
+
+def metrics(folder, name):
+    return json.loads((folder / "metrics" / f"{name}.json").read_text())
+
+
+def test_every_model_answers_the_same_queries(simulated):
+    first, *others = (metrics(simulated, name)["provenance"] for name in MODELS)
+    for other in others:
+        for field in ("data_sha256", "split_sha256", "mask", "labels", "queries", "conditions"):
+            assert other[field] == first[field]
+
+
+def test_a_grid_has_every_setting(simulated):
+    for name in MODELS:
+        rows = pd.read_csv(simulated / "results" / "grid" / f"{name}.csv")
+        rankings = {"logreg": 1, "logreg_prior": 1, "pca": 3, "scgpt": 4}[name.rsplit("-", 1)[0]]
+        assert len(rows) == rankings * 2 * 2
+        assert set(rows["labels"]) == {"legacy", "canonical"}
+
+
+def test_logistic_regression_finds_what_was_simulated(simulated):
+    found = metrics(simulated, "logreg-42")
+    assert found["exact_hit@1"] > 1.5 * found["chance"]["exact_hit@1"]
+
+
+def test_the_report_has_every_row_and_says_simulated(simulated):
+    text = (simulated / "results" / "reports" / "report.md").read_text()
+    assert "Simulated cells" in text
+    assert text.count("\n| scgpt |") >= 2
+    for model in ("logreg", "logreg_prior", "pca", "chance"):
+        assert f"\n| {model} |" in text
+    for line in text.splitlines():
+        if line.startswith("!["):
+            picture = line.split("](")[1].rstrip(")")
+            assert (simulated / "results" / "reports" / picture).resolve().read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_check_says_what_is_missed(simulated, capsys):
+    comparison = metrics(simulated, "comparison")
+    passed = [target["passed"] for target in comparison["targets"].values()]
+    with inside(simulated):
+        assert check([]) == (0 if all(passed) else 1)
+    assert capsys.readouterr().out.count("MISSED") == passed.count(False)
+
+
+def test_the_second_run_gives_the_same_metrics(simulated, tmp_path):
+    """Nothing depends on the clock, the folder, or what ran before."""
+    run(tmp_path, params(), until="evaluate@0")
+    assert metrics(tmp_path, "scgpt-0") == metrics(simulated, "scgpt-0")
+
+
+def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp_path):
+    cells = read_cells(simulated / "data" / "prepared" / "cells.h5ad")
+    perturbed = np.flatnonzero(~cells.obs["control"].to_numpy(dtype=bool))
+    labels = cells.obs["condition"].astype(str).to_numpy(dtype=object)
+    labels[perturbed] = np.random.default_rng(1).permutation(labels[perturbed])
+    cells.obs["condition"] = labels
+    cells.write_h5ad(tmp_path / "shuffled.h5ad")
+    # With the mask "own" the labels, shuffled or not, would show in what was zeroed.
+    run(tmp_path, params(data={"source": "h5ad", "path": "shuffled.h5ad"}))
+    for name in MODELS:
+        found = metrics(tmp_path, name)
+        n, chance = found["provenance"]["queries"], found["chance"]["exact_hit@1"]
+        # Conditions are not equally frequent, and a model may learn that: the most frequent one bounds the hit rate.
+        frequency = pd.Series(labels[perturbed]).map(lambda label: label).value_counts(normalize=True)
+        most = max(chance, frequency.iloc[:2].sum())
+        assert found["exact_hit@1"] * n <= scipy.stats.binom.ppf(0.9995, n, most)
+        assert found["mrr"] < found["chance"]["mrr"] + 0.15
+
+
+def test_real_cells_run_as_they_are(norman_subset, tmp_path):
+    run(tmp_path, params(data={"source": "h5ad", "path": str(norman_subset)}), until="evaluate_baselines@pca")
+    assert metrics(tmp_path, "logreg-42")["provenance"]["conditions"] == 33
+    assert metrics(tmp_path, "logreg-42")["provenance"]["queries"] == 655
+    assert metrics(tmp_path, "logreg-42")["exact_hit@1"] > 0.18
+    report = (tmp_path / "results" / "reports" / "data_audit.md").read_text()
+    assert "imulated" not in report
+
+
+def test_a_file_that_is_no_screen_ends_with_one_line_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "cells.h5ad").write_text("not HDF5")
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, params(data={"source": "h5ad", "path": "cells.h5ad"}))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cells.h5ad: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_overlap_with_the_vocabulary(simulated, tmp_path, capsys):
+    cells = read_cells(simulated / "data" / "prepared" / "cells.h5ad")
+    names = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
+    renamed = ad.AnnData(obs=cells.obs, var=pd.DataFrame({"gene_name": names}, index=names), layers=dict(cells.layers))
+    renamed.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(SystemExit):
+        run(tmp_path, params(data={"source": "h5ad", "path": "cells.h5ad"}), until="vocab_map")
+    assert "scGPT's vocabulary" in capsys.readouterr().err
