@@ -40,15 +40,21 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the verdict; return 0 when every target is met, 1 when one is missed, 2 without a comparison."""
+    """Print the verdict; return 0 when every target is met, 1 when one is missed, 2 without a readable comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comparison", default="metrics/comparison.json", help="written by the stage compare")
     path = Path(parser.parse_args(argv).comparison)
     if not path.exists():
         print(f"error: {path}: no such file; run `dvc repro` first", file=sys.stderr)
         return 2
-    comparison = read_json(path)
-    print("\n".join(lines(comparison)))
+    try:
+        comparison = read_json(path)
+        text = lines(comparison)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # An uncaught exception would exit with 1, which means a missed target.
+        print(f"error: {path}: not a comparison; run `dvc repro compare` to make it again", file=sys.stderr)
+        return 2
+    print("\n".join(text))
     missed = [MEANING[name] for name, target in comparison["targets"].items() if not target["passed"]]
     if missed:
         print(

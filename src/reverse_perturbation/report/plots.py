@@ -46,9 +46,8 @@ def confusion(matrices: Mapping[str, pd.DataFrame], path: str | Path, title: str
         axis.set(title=model, xlabel="answered", ylabel="true" if axis is axes[0] else "")
         if len(matrix) <= MAX_LABELS:
             axis.set_xticks(range(len(matrix)), matrix.columns, rotation=90, fontsize=6)
-            axis.set_yticks(range(len(matrix)), matrix.index if axis is axes[0] else [], fontsize=6)
-            if axis is not axes[0]:
-                axis.set_yticks([])
+            first = axis is axes[0]
+            axis.set_yticks(range(len(matrix)) if first else [], matrix.index if first else [], fontsize=6)
     figure.colorbar(image, ax=axes, shrink=0.7, label="share of the condition's queries")
     _save(figure, path)
 

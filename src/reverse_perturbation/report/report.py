@@ -15,6 +15,10 @@ SIMULATED = (
     "> model of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
     "> [norman_subset.md](norman_subset.md).\n"
 )
+PSEUDOBULK = (
+    "The queries are pseudo-bulks, and draws of one condition may share cells: they are not independent, so the\n"
+    "interval is narrower than it should be."
+)
 PLOTS = {
     "hit_at_k.png": "Share of queries whose condition (left), or one that shares a gene with it (right), is among the "
     "first k.",
@@ -54,7 +58,9 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         "## The gap to the tuned logistic regression",
         "scGPT is the mean over its training seeds; the interval is a paired bootstrap over queries, stratified by "
         "condition.",
+        PSEUDOBULK if about["query"] == "pseudobulk" else "",
         markdown(_gap_rows(comparison)),
+        *_over_seeds(comparison),
         "## Every model and seed",
         "`ranking` says what orders the conditions: a classifier's probabilities, or cosine similarity to a library. "
         "`logreg` is tuned on the validation cells, `logreg_prior` has the earlier project's settings. "
@@ -65,7 +71,8 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         *[f"![{caption}]({plots}/{name})\n\n{caption}" for name, caption in PLOTS.items()],
         "## Every library, query and label space",
         "All on the query cells, for the record; nothing was chosen by them. scGPT's rows are means over its "
-        "seeds. Where a condition has fewer query cells than a pseudo-bulk needs, it has no such query.",
+        f"seeds. A pseudo-bulk averages {about['query_draws']['cells']} query cells; a condition with fewer has no "
+        "such query and is counted under `skipped`.",
         markdown(_grid_rows(grid)),
         "## Provenance",
         markdown([{"field": name, "value": str(value)} for name, value in about.items()]),
@@ -74,11 +81,12 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
 
 
 def _gap_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    several = "seeds" in comparison["scgpt"]
     return [
         {
             "metric": name,
             "scGPT": comparison["scgpt"][name],
-            "std over seeds": comparison["scgpt"]["std"][name],
+            "std over seeds": comparison["scgpt"]["std"][name] if several else None,
             "logreg": comparison["logreg"][name],
             "gap": comparison["gap"][name],
             "95 % low": comparison["interval"][name]["low"],
@@ -86,6 +94,22 @@ def _gap_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
             "ratio": comparison["ratio"][name],
         }
         for name in TESTED
+    ]
+
+
+def _over_seeds(comparison: Mapping[str, Any]) -> list[str]:
+    seeds = comparison["scgpt"].get("seeds")
+    if seeds is None:
+        return ["scGPT was trained with one seed: how much its figures hang on it is not known."]
+    count = len(comparison["provenance"]["training_seeds"])
+    return [
+        f"Over its {count} training seeds, with the 95 % interval of the mean (Student's t, wide for few seeds):",
+        markdown(
+            [
+                {"metric": name, "mean": of["mean"], "std": of["std"], "95 % low": of["low"], "95 % high": of["high"]}
+                for name, of in seeds.items()
+            ]
+        ),
     ]
 
 
@@ -107,15 +131,8 @@ def _validation_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
 
 def _grid_rows(grid: pd.DataFrame) -> pd.DataFrame:
     keys = ["labels", "query", "model", "ranking"]
-    shown = [
-        "queries",
-        "conditions",
-        "exact_hit@1",
-        "exact_hit@5",
-        "relevant_hit@1",
-        "macro_hit@1",
-        "mrr",
-        "ndcg@5",
-    ]
-    rows = grid.groupby(keys, sort=True)[shown].mean().reset_index()
-    return rows.astype({"queries": np.int64, "conditions": np.int64})
+    counts = ["queries", "conditions", "skipped_conditions", "query_conditions"]
+    shown = ["exact_hit@1", "exact_hit@5", "relevant_hit@1", "macro_hit@1", "mrr", "ndcg@5"]
+    rows = grid.groupby(keys, sort=True)[counts + shown].mean().reset_index().astype(dict.fromkeys(counts, np.int64))
+    skipped = [f"{row.skipped_conditions} of {row.query_conditions}" for row in rows.itertuples()]
+    return rows.assign(skipped=skipped)[[*keys, "queries", "conditions", "skipped", *shown]]

@@ -1,7 +1,8 @@
 """scGPT against logistic regression: the gap, its interval, and the specification's targets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from reverse_perturbation.config import Compare, Targets
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.retrieval.significance import paired_bootstrap
+from reverse_perturbation.retrieval.significance import over_seeds, paired_bootstrap
+from reverse_perturbation.storage import read_json
 
 # What must be the same in the metrics files of models that are compared.
 SHARED = (
@@ -39,6 +41,24 @@ class Run:
     metrics: Mapping[str, Any]
     scores: Scores
 
+    @classmethod
+    def load(cls, name: str, metrics: str | Path, scores: str | Path) -> "Run":
+        """Read ``<name>.json`` and ``<name>.npz`` from the two folders.
+
+        Raises
+        ------
+        InputError
+            If one of them is missing or broken.
+        """
+        path = Path(metrics) / f"{name}.json"
+        try:
+            content = read_json(path)
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; run `dvc repro` to make it") from None
+        except ValueError as error:
+            raise InputError(f"{path}: not a metrics file ({error}); run `dvc repro` again") from None
+        return cls(name, content, Scores.load(Path(scores) / f"{name}.npz"))
+
 
 def check_aligned(runs: list[Run]) -> None:
     """Make sure that all runs answered the same question.
@@ -51,14 +71,17 @@ def check_aligned(runs: list[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         for field in SHARED:
-            a, b = first.metrics["provenance"][field], run.metrics["provenance"][field]
+            a, b = (each.metrics["provenance"].get(field) for each in (first, run))
             if a != b:
                 raise InputError(
                     f"{run.name} and {first.name} cannot be compared: provenance.{field} is {b!r} in one and {a!r} in "
                     "the other; run `dvc repro`"
                 )
-        if list(first.scores.queries) != list(run.scores.queries):
-            raise InputError(f"{run.name} and {first.name} have different queries; run `dvc repro`")
+        for part in ("queries", "labels"):
+            if list(getattr(first.scores, part)) != list(getattr(run.scores, part)):
+                raise InputError(f"{run.name} and {first.name} have different {part}; run `dvc repro`")
+        if set(first.scores.conditions) != set(run.scores.conditions):
+            raise InputError(f"{run.name} and {first.name} rank different conditions; run `dvc repro`")
 
 
 def compare(scgpt: list[Run], baselines: Mapping[str, Run], config: Compare, targets: Targets) -> dict[str, Any]:
@@ -78,9 +101,21 @@ def compare(scgpt: list[Run], baselines: Mapping[str, Run], config: Compare, tar
     Returns
     -------
     dict
-        ``scgpt`` and each baseline (metrics; for scGPT the mean over seeds, and ``std``), ``gap`` (scGPT minus logreg),
-        ``ratio``, ``interval`` (95 %, of the gap over paired queries), ``targets``, ``provenance``.
+        ``scgpt`` and each baseline (metrics; for scGPT the mean over seeds, ``std``, and with at least two seeds
+        ``seeds``: mean, std, and the 95 % interval of the mean, ``low`` and ``high``, of the tested metrics), ``gap``
+        (scGPT minus logreg), ``ratio`` (None where logreg has 0), ``interval`` (95 %, of the gap over paired queries),
+        ``targets``, ``provenance``.
+
+    Raises
+    ------
+    InputError
+        If there is no logreg, a training seed comes twice, or the runs did not answer the same question.
     """
+    if "logreg" not in baselines:
+        raise InputError(f"logreg is not among the baselines ({', '.join(baselines)}); add it to --baselines")
+    training_seeds = [run.metrics["provenance"]["training_seed"] for run in scgpt]
+    if len(set(training_seeds)) < len(training_seeds):
+        raise InputError(f"params.yaml: seeds: a training seed comes twice in {training_seeds}; list each once")
     runs = [*scgpt, *baselines.values()]
     check_aligned(runs)
     logreg = baselines["logreg"]
@@ -94,16 +129,16 @@ def compare(scgpt: list[Run], baselines: Mapping[str, Run], config: Compare, tar
         theirs = metrics.per_query(name, *_parts(logreg))
         gap = paired_bootstrap(ours, theirs, logreg.scores.labels, draws=config.draws, seed=config.seed)
         interval[name] = {"low": gap.low, "high": gap.high}
+    seeds = {"seeds": {name: asdict(over_seeds(values[name])) for name in TESTED}} if len(scgpt) > 1 else {}
     provenance = scgpt[0].metrics["provenance"]
     return {
-        "scgpt": mean | {"std": std},
+        "scgpt": mean | {"std": std} | seeds,
         **{name: {m: float(run.metrics[m]) for m in COMPARED} for name, run in baselines.items()},
         "gap": {name: mean[name] - base[name] for name in COMPARED},
         "interval": interval,
         "ratio": {name: mean[name] / base[name] if base[name] else None for name in COMPARED},
         "targets": judge(mean, base, len(scgpt), targets),
-        "provenance": {field: provenance[field] for field in SHARED}
-        | {"training_seeds": [run.metrics["provenance"]["training_seed"] for run in scgpt]},
+        "provenance": {field: provenance[field] for field in SHARED} | {"training_seeds": training_seeds},
     }
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from reverse_perturbation.conditions import LABEL_SPACES, LabelSpace, in_space
 from reverse_perturbation.config import Library, LibraryKind, Query, QueryKind, Ranking
@@ -43,7 +45,8 @@ class Scores:
     conditions
         Candidates, object array of str.
     scores
-        float32 [n_queries, n_conditions], higher is better.
+        float [n_queries, n_conditions], higher is better: probabilities of a classifier, in float64 because in
+        float32 those below 1e-45 would all be 0 and tie; or cosine similarities, float32.
     """
 
     queries: np.ndarray
@@ -59,19 +62,30 @@ class Scores:
                 queries=self.queries.astype(str),
                 labels=self.labels.astype(str),
                 conditions=self.conditions.astype(str),
-                scores=self.scores.astype(np.float32),
+                scores=self.scores,
             )
 
     @classmethod
     def load(cls, path: str | Path) -> "Scores":
-        """Read what :meth:`save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(
-                file["queries"].astype(object),
-                file["labels"].astype(object),
-                file["conditions"].astype(object),
-                file["scores"],
-            )
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, broken, or something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    file["queries"].astype(object),
+                    file["labels"].astype(object),
+                    file["conditions"].astype(object),
+                    file["scores"],
+                )
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; run `dvc repro` to make it") from None
+        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
+            raise InputError(f"{path}: not the scores of a model ({error}); run `dvc repro` again") from None
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,11 @@ class Evaluator:
         Label space the classifiers were fitted in.
     library, query
         Sections of params.yaml.
+
+    Raises
+    ------
+    InputError
+        If a cell occurs twice: it could be a query and stand in the library.
     """
 
     cells: np.ndarray
@@ -98,6 +117,14 @@ class Evaluator:
     fitted_space: LabelSpace
     library: Library
     query: Query
+
+    def __post_init__(self) -> None:
+        unique, counts = np.unique(self.cells.astype(str), return_counts=True)
+        if len(unique) < len(self.cells):
+            raise InputError(
+                f"split: cell {str(unique[counts > 1][0])!r} occurs more than once, so it could be a query and in the "
+                "library; run `dvc repro split`"
+            )
 
     def settings(self, outputs: Outputs) -> Iterator[Setting]:
         """List every setting these outputs allow."""
@@ -123,6 +150,9 @@ class Evaluator:
     ) -> Scores:
         """Score the queries of a part.
 
+        A pseudo-bulk averages embeddings, or log-probabilities in the space the classifier was fitted in; only
+        then are these carried to another space and made probabilities.
+
         Raises
         ------
         InputError
@@ -130,56 +160,71 @@ class Evaluator:
         """
         if list(outputs.cells) != list(self.cells):
             raise InputError("outputs are not of the cells of this split, in its order; run `dvc repro`")
-        in_query = np.flatnonzero(self.parts == query_part)
         in_library = np.flatnonzero(np.isin(self.parts, library_parts))
-        labels = in_space(self.legacy, setting.labels)
+        groups, truth, names = self._queries(setting, query_part)
         if setting.ranking == "classifier":
             assert outputs.log_proba is not None
             assert outputs.conditions is not None
-            counts = dict(zip(*np.unique(self.legacy[in_library].astype(str), return_counts=True), strict=True))
-            rows, conditions = outputs.log_proba[in_query], np.asarray(outputs.conditions, dtype=object)
+            rows = outputs.log_proba[groups].mean(axis=1, dtype=np.float64)
+            conditions = np.asarray(outputs.conditions, dtype=object)
             if setting.labels != self.fitted_space:
+                counts = dict(zip(*np.unique(self.legacy[in_library].astype(str), return_counts=True), strict=True))
                 rows, conditions = translate(rows, conditions, counts, setting.labels)
-            rows, truth, names = self._queries(rows, labels[in_query], self.cells[in_query], setting.query)
-            return Scores(names, truth, conditions, rows)
+            return Scores(names, truth, conditions, softmax(rows.astype(np.float64), axis=1))
         assert outputs.embedding is not None
         ranker = LibraryRanker(
             setting.ranking,  # type: ignore[arg-type]
             prototypes=self.library.prototypes,
             cells_per_prototype=self.library.cells_per_prototype,
             seed=self.library.seed,
-        ).fit(outputs.embedding[in_library], labels[in_library])
-        rows, truth, names = self._queries(
-            outputs.embedding[in_query], labels[in_query], self.cells[in_query], setting.query
-        )
-        return Scores(names, truth, ranker.conditions, ranker.scores(rows))
+        ).fit(outputs.embedding[in_library], in_space(self.legacy, setting.labels)[in_library])
+        return Scores(names, truth, ranker.conditions, ranker.scores(outputs.embedding[groups].mean(axis=1)))
 
-    def _queries(
-        self, rows: np.ndarray, labels: np.ndarray, names: np.ndarray, kind: QueryKind
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what is ranked, its labels and its names: the cells as they are, or averages of several."""
-        if kind == "cell":
-            return rows, labels, names
+    def skipped(self, setting: Setting, query_part: str = "query") -> dict[str, int]:
+        """Return the conditions with too few cells for a query of this kind, and how many they have."""
+        if setting.query == "cell":
+            return {}
+        return pseudobulk(in_space(self.legacy[self.parts == query_part], setting.labels), self.query).skipped
+
+    def _queries(self, setting: Setting, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the cells that are averaged for each query, int [n, cells], and the queries' labels and names."""
+        rows = np.flatnonzero(self.parts == part)
+        labels = in_space(self.legacy, setting.labels)[rows]
+        if setting.query == "cell":
+            return rows[:, None], labels, self.cells[rows]
         bulks = pseudobulk(labels, self.query)
         if not len(bulks.labels):
             raise InputError(
                 f"query.cells: no condition has {self.query.cells} query cells for a pseudo-bulk; lower it"
             )
         numbered = np.array([f"{label}#{i}" for i, label in enumerate(bulks.labels)], dtype=object)
-        return rows[bulks.groups].mean(axis=1), bulks.labels, numbered
+        return rows[bulks.groups], bulks.labels, numbered
 
 
 def grid(evaluator: Evaluator, outputs: Outputs) -> pd.DataFrame:
-    """Evaluate every setting on the query cells: one row each, with its metrics."""
+    """Evaluate every setting on the query cells.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a setting: ``ranking``, ``query``, ``labels``, the numbers of ``queries`` and ``conditions``,
+        ``skipped_conditions`` (those of ``query_conditions`` with too few query cells for a pseudo-bulk), and the
+        metrics, which are empty where every condition is skipped.
+    """
     rows = []
     for setting in evaluator.settings(outputs):
-        try:
-            scores = evaluator.scores(outputs, setting)
-        except InputError as error:
-            if "query.cells" not in str(error):
-                raise
+        row: dict[str, object] = {"ranking": setting.ranking, "query": setting.query, "labels": setting.labels}
+        in_query = evaluator.parts == "query"
+        size = {
+            "queries": 0,
+            "conditions": len(set(in_space(evaluator.legacy[evaluator.parts != "query"], setting.labels))),
+            "skipped_conditions": len(evaluator.skipped(setting)),
+            "query_conditions": len(set(in_space(evaluator.legacy[in_query], setting.labels))),
+        }
+        if size["skipped_conditions"] == size["query_conditions"]:
+            rows.append(row | size)
             continue
-        found = metrics.compute(scores.scores, scores.labels, scores.conditions)
-        size = {"queries": len(scores.labels), "conditions": len(scores.conditions)}
-        rows.append({"ranking": setting.ranking, "query": setting.query, "labels": setting.labels} | size | found)
+        scores = evaluator.scores(outputs, setting)
+        size |= {"queries": len(scores.labels), "conditions": len(scores.conditions)}
+        rows.append(row | size | metrics.compute(scores.scores, scores.labels, scores.conditions))
     return pd.DataFrame(rows)

@@ -2,28 +2,22 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from reverse_perturbation.check import lines
 from reverse_perturbation.config import Params
 from reverse_perturbation.retrieval.compare import Run
 from reverse_perturbation.retrieval.compare import compare as compare_runs
-from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import read_json, write_json
+from reverse_perturbation.storage import write_json
 
 
 def compare(args: argparse.Namespace, params: Params) -> None:
     """Write the comparison."""
-    scgpt = [_load(args, f"scgpt-{seed}") for seed in params.seeds]
-    baselines = {name: _load(args, f"{name}-{params.split.seed}") for name in args.baselines}
+    scgpt = [Run.load(f"scgpt-{seed}", args.metrics, args.scores) for seed in params.seeds]
+    baselines = {name: Run.load(f"{name}-{params.split.seed}", args.metrics, args.scores) for name in args.baselines}
     comparison = compare_runs(scgpt, baselines, params.compare, params.targets)
     write_json(args.output, comparison)
     print("\n".join(lines(comparison)))
-
-
-def _load(args: argparse.Namespace, name: str) -> Run:
-    return Run(name, read_json(Path(args.metrics) / f"{name}.json"), Scores.load(Path(args.scores) / f"{name}.npz"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

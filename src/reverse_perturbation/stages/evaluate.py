@@ -8,6 +8,7 @@ from pathlib import Path
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.contract import read_obs
 from reverse_perturbation.data.screen import read_split
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.evaluate import Evaluator, grid
 from reverse_perturbation.retrieval.outputs import Outputs
@@ -19,6 +20,9 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
     """Write the headline metrics, the grid of all settings, and the headline's scores."""
     frame = read_split(args.split)
     obs = read_obs(args.cells)
+    strange = frame.loc[~frame["cell"].isin(obs.index), "cell"]
+    if len(strange):
+        raise InputError(f"{args.split}: cell {strange.iloc[0]!r} is not in {args.cells}; run `dvc repro split`")
     evaluator = Evaluator(
         cells=frame["cell"].to_numpy(dtype=object),
         legacy=obs.loc[frame["cell"], "condition"].astype(str).to_numpy(dtype=object),
@@ -40,7 +44,11 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
             "chance": metrics.chance(scores.labels, scores.conditions),
             "provenance": _provenance(args, params)
             | asdict(setting)
-            | {"queries": len(scores.labels), "conditions": len(scores.conditions)},
+            | {
+                "queries": len(scores.labels),
+                "conditions": len(scores.conditions),
+                "skipped_conditions": len(evaluator.skipped(setting)),
+            },
         },
     )
     table = grid(evaluator, final)
@@ -49,6 +57,12 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
     print(
         f"evaluate: {args.model} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
         f"{found['exact_hit@1']:.3f}, mrr {found['mrr']:.3f} on {len(scores.labels):,} queries"
+    )
+    bulks = table[table["query"] == "pseudobulk"].drop_duplicates("labels")
+    left_out = [f"{row.skipped_conditions} of {row.query_conditions} ({row.labels})" for row in bulks.itertuples()]
+    print(
+        f"evaluate: pseudo-bulks of {params.query.cells} cells leave out the conditions with fewer query cells: "
+        + ", ".join(left_out)
     )
 
 

@@ -1,16 +1,20 @@
 """Write the report, its pictures, and the rows DVC plots."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import plots
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
+from reverse_perturbation.retrieval.compare import Run
 from reverse_perturbation.retrieval.confidence import coverage_curve
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.retrieval.metrics import hit_curve, per_query
@@ -21,12 +25,13 @@ from reverse_perturbation.storage import read_json, write_text
 def report(args: argparse.Namespace, params: Params) -> None:
     """Write everything a reader looks at."""
     names = [f"scgpt-{seed}" for seed in params.seeds] + [f"{name}-{params.split.seed}" for name in args.baselines]
-    runs = {name: read_json(Path(args.metrics) / f"{name}.json") for name in names}
-    scores = {name: Scores.load(Path(args.scores) / f"{name}.npz") for name in names}
+    loaded = {name: Run.load(name, args.metrics, args.scores) for name in names}
+    runs = {name: run.metrics for name, run in loaded.items()}
+    scores = {name: run.scores for name, run in loaded.items()}
     grid = pd.concat(
         pd.read_csv(Path(args.grid) / f"{name}.csv").assign(model=name.rsplit("-", 1)[0]) for name in names
     )
-    comparison = read_json(Path(args.metrics) / "comparison.json")
+    comparison = _read_comparison(Path(args.metrics) / "comparison.json")
     title = slice_of(comparison["provenance"])
     folder = Path(args.plots)
 
@@ -46,10 +51,13 @@ def report(args: argparse.Namespace, params: Params) -> None:
 
     plots.hit_curves(hits, len(scores[names[0]].conditions), folder / "hit_at_k.png", title)
     plots.coverage_curves(coverage, folder / "coverage.png", title)
-    plots.confusion({name: _shares(frame) for name, frame in answered.items()}, folder / "confusion.png", title)
+    conditions = sorted(scores[names[0]].conditions)
+    shares = {name: _shares(frame, conditions) for name, frame in answered.items()}
+    plots.confusion(shares, folder / "confusion.png", title)
     curves = {f"seed {seed}": _curves(Path(args.training) / f"scgpt-{seed}") for seed in params.seeds}
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
-    write_text(args.output, write_report(comparison, runs, grid, "../../" + folder.as_posix()))
+    pictures = Path(os.path.relpath(folder, Path(args.output).parent)).as_posix()
+    write_text(args.output, write_report(comparison, runs, grid, pictures))
     print(f"report: {args.output}")
 
 
@@ -58,10 +66,17 @@ def _answers(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame({"actual": scores.labels, "predicted": first})
 
 
-def _shares(answers: pd.DataFrame) -> pd.DataFrame:
-    names = sorted(set(answers["actual"]) | set(answers["predicted"]))
+def _shares(answers: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
+    """Lay the answers out over all conditions, so that the tables of several models can stand side by side."""
     table = pd.crosstab(answers["actual"], answers["predicted"], normalize="index")
-    return table.reindex(index=names, columns=names, fill_value=0.0)
+    return table.reindex(index=conditions, columns=conditions, fill_value=0.0)
+
+
+def _read_comparison(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run `dvc repro compare` to make it")
+    content: dict[str, Any] = read_json(path)
+    return content
 
 
 def _curves(folder: Path) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def test_gradients_reach_what_the_mode_names_and_nothing_else(checkpoint, tokens
         if not expected:
             assert parameter.grad is None, name
         elif name == "backbone.encoder.embedding.weight":
-            assert parameter.grad[: GENES].abs().sum() > 0
+            assert parameter.grad[:GENES].abs().sum() > 0
         else:
             assert parameter.grad.abs().sum() > 0, name
 

@@ -43,7 +43,10 @@ def test_shuffled_labels_stay_at_chance(checkpoint, task):
 def test_the_same_seed_gives_the_same_course_and_another_does_not(checkpoint, task):
     config = finetune_config(dropout=0.2)
     runs = [
-        [dataclasses.replace(e, seconds=0) for e in fit(build(checkpoint, config), task, config, seed=s, epochs=2, device=CPU)]
+        [
+            dataclasses.replace(e, seconds=0)
+            for e in fit(build(checkpoint, config), task, config, seed=s, epochs=2, device=CPU)
+        ]
         for s in (5, 5, 6)
     ]
     assert runs[0] == runs[1]

@@ -1,0 +1,112 @@
+"""The experiment as its users run it: through DVC, in a fresh copy of the repository."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.pipeline import ROOT, params, yaml
+
+BIN = Path(sys.executable).parent
+
+
+def call(folder: Path, *command: str) -> str:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    identity = {
+        f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": path} | identity, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """The files git tracks, in a repository of their own, with small parameters, after ``dvc repro``."""
+    folder = tmp_path_factory.mktemp("repository") / "copy"
+    for name in call(ROOT, "git", "ls-files").splitlines():
+        if (ROOT / name).is_file() and not name.endswith("dvc.lock"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    content = params(data={"path": "data/norman_conditions.csv"})
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(content, file)
+    call(folder, "git", "init", "-q")
+    call(folder, "git", "add", "-A")
+    call(folder, "git", "commit", "-qm", "start")
+    call(folder, "dvc", "repro")
+    return folder
+
+
+def stale(repository: Path) -> set[str]:
+    """Names of the stages that have changed, without what follows from them."""
+    return {name.split("@")[0] for name in json.loads(call(repository, "dvc", "status", "--json"))}
+
+
+@pytest.mark.slow
+def test_after_a_run_there_is_nothing_to_do(repository):
+    assert stale(repository) == set()
+    assert "up to date" in call(repository, "dvc", "repro")
+
+
+@pytest.mark.slow
+def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
+    call(repository, "git", "add", "-A")
+    tracked = call(repository, "git", "ls-files").splitlines()
+    for name in ("metrics/comparison.json", "metrics/scgpt-0.json", "results/reports/report.md", "dvc.lock"):
+        assert name in tracked
+    for name in ("data/prepared/cells.h5ad", "models/scgpt-0/final.safetensors", "data/outputs/pca/final.npz"):
+        assert (repository / name).exists()
+        assert name not in tracked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("library.kind", "mean", {"evaluate", "evaluate_baselines"}),
+        ("query.kind", "pseudobulk", {"evaluate", "evaluate_baselines"}),
+        ("targets.mrr", 0.5, {"compare"}),
+        ("finetune.epochs", 3, {"finetune"}),
+        ("scgpt.value_input", "binned", {"pretrain", "finetune", "embed"}),
+        ("pca.components", 9, {"pca"}),
+        ("split.query_fraction", 0.3, {"split"}),
+        ("data.simulated.seed", 5, {"prepare"}),
+    ],
+)
+def test_a_parameter_makes_stale_what_reads_it_and_no_more(repository, key, value, expected):
+    file = repository / "params.yaml"
+    before = file.read_text()
+    content = yaml.load(before)
+    section = content
+    *path, last = key.split(".")
+    for name in path:
+        section = section[name]
+    assert section[last] != value
+    section[last] = value
+    try:
+        with file.open("w") as stream:
+            yaml.dump(content, stream)
+        assert stale(repository) == expected
+    finally:
+        file.write_text(before)
+
+
+@pytest.mark.slow
+def test_a_library_sweep_trains_nothing(repository):
+    call(repository, "git", "commit", "-qam", "results")
+    said = call(
+        repository, "dvc", "exp", "run", "-S", "library.kind=raw_cell", "-S", "evaluate.ranking=library", "-n", "raw"
+    )
+    assert "Running stage 'evaluate@0'" in said
+    assert "Running stage 'finetune@0'" not in said
+    table = call(repository, "dvc", "exp", "show", "--csv", "--no-pager")
+    assert any(line.startswith("raw,") or ",raw," in line for line in table.splitlines())
+    moved = json.loads(call(repository, "dvc", "metrics", "diff", "HEAD", "raw", "--json"))
+    assert moved["metrics/comparison.json"]["scgpt.mrr"]["diff"] != 0

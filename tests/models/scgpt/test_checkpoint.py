@@ -1,0 +1,216 @@
+"""A checkpoint loads whole, in every layout people have, or fails and says what is wrong."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone, encode
+from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+
+# From the official name of a tensor to its name in other layouts.
+OTHERS = {
+    "pytorch_attention": lambda n: re.sub(r"self_attn\.Wqkv\.", "self_attn.in_proj_", n),
+    "flash_impl": lambda n: re.sub(r"self_attn\.(Wqkv|out_proj)", r"self_attn._impl.\1", n),
+    "nano": lambda n: n.replace("self_attn.Wqkv.", "self_attn.in_proj."),
+    "rehost": lambda n: re.sub(r"^decoder\.", "expr_decoder.", re.sub(r"^encoder\.", "gene_encoder.", n)).replace(
+        "transformer_encoder.layers.", "transformer.layers."
+    ),
+}
+
+
+def weights(folder):
+    return torch.load(folder / "best_model.pt", weights_only=True)
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    return folder
+
+
+def embeddings(folder, tokens) -> torch.Tensor:
+    with torch.no_grad():
+        return encode(load_checkpoint(folder).model, *tokens.batch(np.arange(20)))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("file", ["best_model.pt", "model.safetensors"])
+@pytest.mark.parametrize("layout", ["official", *OTHERS])
+def test_every_layout_gives_the_same_embeddings(checkpoint, copy, tokens, layout, file, prefix):
+    rename = OTHERS.get(layout, lambda n: n)
+    state = {prefix + rename(name): tensor for name, tensor in weights(checkpoint).items()}
+    if layout == "nano":
+        state = {name: t for name, t in state.items() if "decoder" not in name}
+    (copy / "best_model.pt").unlink()
+    if file.endswith(".pt"):
+        torch.save(state, copy / file)
+    else:
+        save_file(state, copy / file)
+    report = load_checkpoint(copy).report
+    assert report.layout == layout
+    assert report.loaded == len(state)
+    assert report.unexpected == ()
+    assert all("decoder" in name for name in report.missing)
+    assert torch.equal(embeddings(copy, tokens), embeddings(checkpoint, tokens))
+
+
+def test_saved_twice_is_the_same_bytes(checkpoint, tmp_path):
+    loaded = load_checkpoint(checkpoint)
+    for name in ("a", "b"):
+        save_checkpoint(tmp_path / name, loaded.model, loaded.vocabulary, loaded.architecture)
+    for file in ("args.json", "vocab.json", "best_model.pt"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_extra_decoders_are_reported_and_harmless(copy, checkpoint, tokens):
+    state = weights(copy) | {"flag_encoder.weight": torch.zeros(2, 16), "pert_encoder.weight": torch.zeros(3, 16)}
+    torch.save(state, copy / "best_model.pt")
+    assert load_checkpoint(copy).report.unexpected == ("flag_encoder.weight", "pert_encoder.weight")
+    assert torch.equal(embeddings(copy, tokens), embeddings(checkpoint, tokens))
+
+
+@pytest.mark.parametrize("name", ["args.json", "vocab.json", "best_model.pt"])
+def test_a_missing_file(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=re.escape(name)):
+        load_checkpoint(copy)
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(InputError, match=r"no such folder; set scgpt\.checkpoint"):
+        load_checkpoint(tmp_path / "none")
+
+
+QKV = "transformer_encoder.layers.1.self_attn.Wqkv.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop(QKV), f"{QKV} is missing"),
+        (
+            lambda s: s.update({"transformer_encoder.layers.1.other": s.pop(QKV)}),
+            f"{QKV} is missing.*other has no place",
+        ),
+        (lambda s: s.update({QKV: s[QKV][:-1].clone()}), r"has shape \(47, 16\), not \(48, 16\)"),
+        (lambda s: s.update({QKV: s[QKV] * float("nan")}), f"{QKV} is not finite"),
+        (lambda s: s.pop("encoder.enc_norm.weight"), r"encoder\.enc_norm\.weight is missing"),
+        (lambda s: s.pop("value_encoder.linear2.bias"), r"value_encoder\.linear2\.bias is missing"),
+    ],
+)
+def test_a_tensor_that_does_not_fit(copy, change, message):
+    state = weights(copy)
+    change(state)
+    torch.save(state, copy / "best_model.pt")
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(copy)
+
+
+def test_all_problems_are_listed_at_once(copy):
+    state = {name: tensor for name, tensor in weights(copy).items() if "Wqkv" not in name}
+    torch.save(state, copy / "best_model.pt")
+    with pytest.raises(InputError, match="6 tensors cannot be loaded"):
+        load_checkpoint(copy)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code of a checkpoint was run",)
+
+
+@pytest.mark.parametrize(
+    "content", [Harmful(), {"model": {"a": torch.zeros(1)}}, [torch.zeros(1)], {}, {"epoch": 3}], ids=str
+)
+def test_a_pickle_that_is_no_state_dict(copy, content, capsys):
+    torch.save(content, copy / "best_model.pt")
+    with pytest.raises(InputError, match=r"best_model\.pt: .*state dict"):
+        load_checkpoint(copy)
+    assert "was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["best_model.pt", "model.safetensors"])
+def test_a_truncated_file(copy, file):
+    whole = copy / "best_model.pt"
+    if file == "model.safetensors":
+        save_file(weights(copy), copy / file)
+        whole.unlink()
+    path = copy / file
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=re.escape(file)):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("<cls>"), "'<cls>' is missing"),
+        (lambda v: v.pop("<pad>"), "'<pad>' is missing"),
+        (lambda v: v.update({"G0": 999}), "ids are not 0 to"),
+        (lambda v: v.update({"G0": "0"}), "expected an object of token"),
+    ],
+)
+def test_a_broken_vocabulary(copy, change, message):
+    path = copy / "vocab.json"
+    vocabulary = json.loads(path.read_text())
+    change(vocabulary)
+    path.write_text(json.dumps(vocabulary))
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_emb_style": "category"}, "input_emb_style is 'category'; only 'continuous'"),
+        ({"cell_emb_style": "avg-pool"}, "cell_emb_style is 'avg-pool'; only 'cls'"),
+        ({"nlayers": "3"}, "nlayers is '3'; expected int"),
+        ({"nheads": 3}, "embsize 16 is not divisible by nheads 3"),
+        ({"embsize": None}, "embsize is missing"),
+    ],
+)
+def test_args_that_are_not_supported(copy, change, message):
+    path = copy / "args.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(copy)
+
+
+def test_args_that_are_not_json(copy):
+    (copy / "args.json").write_text("{")
+    with pytest.raises(InputError, match=r"args\.json: not JSON"):
+        load_checkpoint(copy)
+
+
+@pytest.mark.slow
+def test_the_official_layout_at_full_size(tmp_path):
+    """Sizes as reference/scgpt_checkpoints.md gives them; random weights."""
+    args = {"nlayers": 12, "nheads": 8, "embsize": 512, "d_hid": 512, "dropout": 0.2, "MVC": True}
+    architecture = Architecture.from_args(args, "test")
+    vocabulary = default_vocabulary()
+    assert (len(vocabulary), vocabulary["<pad>"], vocabulary["<cls>"], vocabulary["<eoc>"]) == (
+        60697,
+        60694,
+        60695,
+        60696,
+    )
+    model = build_backbone(architecture, vocabulary)
+    state = {name: t for name, t in model.state_dict().items() if not name.startswith("cls_decoder")}
+    state["flag_encoder.weight"] = torch.zeros(2, 512)
+    assert len(state) == 163
+    assert sum(tensor.numel() for tensor in state.values()) == 51_330_049
+    save_checkpoint(tmp_path / "full", model, vocabulary, architecture)
+    torch.save(state, tmp_path / "full" / "best_model.pt")
+    loaded = load_checkpoint(tmp_path / "full")
+    assert loaded.report.loaded == 162
+    assert loaded.report.unexpected == ("flag_encoder.weight",)
+    assert all(name.startswith("cls_decoder") for name in loaded.report.missing)
+    for name, tensor in loaded.model.state_dict().items():
+        assert name.startswith("cls_decoder") or torch.equal(tensor, state[name])

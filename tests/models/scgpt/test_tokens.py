@@ -1,0 +1,137 @@
+"""What a cell's tokens are, by hand, against scGPT's own binning, and whatever stands beside the cell."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scgpt.preprocess import binning
+
+from reverse_perturbation.config import Scgpt, load_params
+from reverse_perturbation.models.scgpt.tokens import Tokens, fit_scale, tokenize
+
+BASE = load_params(Path(__file__).parents[3] / "params.yaml").scgpt
+SPECIAL = {"<pad>": 100, "<cls>": 101}
+
+
+def tokens_of(counts, *, token_ids=None, cells=None, scale=5.0, totals=None, **changes) -> Tokens:
+    counts = sp.csr_matrix(np.asarray(counts, dtype=np.float32))
+    n, genes = counts.shape
+    return tokenize(
+        counts,
+        np.asarray(counts.sum(axis=1)).ravel() if totals is None else np.asarray(totals),
+        token_ids=np.arange(genes) if token_ids is None else np.asarray(token_ids),
+        cells=np.array([f"c{i}" for i in range(n)] if cells is None else cells, dtype=object),
+        config=Scgpt.model_validate(BASE.model_dump() | changes),
+        n_bins=51,
+        vocabulary=SPECIAL,
+        pad_value=-2,
+        scale=scale,
+    )
+
+
+def cell(tokens: Tokens, row: int) -> dict[int, float]:
+    part = slice(tokens.offsets[row], tokens.offsets[row + 1])
+    return dict(zip(tokens.ids[part].tolist(), tokens.values[part].tolist(), strict=True))
+
+
+def test_expressed_genes_with_a_token_become_tokens():
+    tokens = tokens_of([[0, 3, 1, 2], [0, 0, 0, 0]], token_ids=[7, 8, -1, 9], value_input="binned")
+    assert set(cell(tokens, 0)) == {8, 9}
+    assert cell(tokens, 1) == {}
+
+
+def test_log1p_by_hand():
+    tokens = tokens_of([[1, 3]], totals=[1e4], scale=2.0, value_input="log1p")
+    assert cell(tokens, 0) == pytest.approx({0: 25 * np.log(2), 1: 25 * np.log(4)}, rel=1e-6)
+
+
+def test_a_batch_has_cls_first_and_padding_last():
+    ids, values, padding = tokens_of([[0, 3, 1], [0, 0, 2]], value_input="binned").batch(np.array([1, 0]))
+    assert ids.tolist() == [[101, 2, 100], [101, 1, 2]]
+    assert padding.tolist() == [[False, False, True], [False, False, False]]
+    assert values[:, 0].tolist() == [-2, -2]
+    assert values[0, 2] == -2
+
+
+def test_an_empty_batch_cell_is_cls_alone():
+    ids, _, padding = tokens_of([[0, 0]]).batch(np.array([0]))
+    assert ids.tolist() == [[101]]
+    assert not padding.any()
+
+
+@pytest.mark.parametrize("mode", ["binned", "binned_random"])
+@settings(max_examples=40, deadline=None)
+@given(counts=st.lists(st.integers(1, 10_000), min_size=2, max_size=120, unique=True))
+def test_parity_with_scgpt_where_nothing_ties(mode, counts):
+    """Distinct values; an edge that meets a value is a tie of bins, so those are left out."""
+    row = np.log1p(np.array(counts) / sum(counts) * 1e4).astype(np.float32)
+    edges = np.quantile(row, np.linspace(0, 1, 50))
+    clear = ~np.isin(row, edges)
+    found = np.array(list(cell(tokens_of([counts], value_input=mode), 0).values()))
+    assert (found[clear] == binning(row, 51)[clear]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(counts=st.lists(st.integers(1, 4), min_size=2, max_size=60), seed=st.integers(0, 1000))
+def test_ties_lie_in_the_middle_of_what_scgpt_draws(counts, seed):
+    row = np.log1p(np.array(counts) / sum(counts) * 1e4).astype(np.float32)
+    np.random.seed(seed)  # noqa: NPY002  scgpt draws from the global state
+    draws = np.array([binning(row, 51) for _ in range(200)])
+    ours = np.array(list(cell(tokens_of([counts], value_input="binned"), 0).values()))
+    low, high = draws.min(axis=0), draws.max(axis=0)
+    assert (low <= ours).all()
+    assert (ours <= high).all()
+    width = np.maximum(high - low, 1)
+    assert (np.abs(ours - draws.mean(axis=0)) <= 0.2 * width + 0.5).all()
+
+
+def test_random_bins_are_drawn_by_cell_id():
+    counts = [[1] * 30, [1] * 30]
+    a = tokens_of(counts, value_input="binned_random", cells=["x", "y"])
+    b = tokens_of(counts[:1], value_input="binned_random", cells=["y"])
+    assert cell(a, 1) == cell(b, 0)
+    assert cell(a, 0) != cell(a, 1)
+    assert set(cell(tokens_of(counts, value_input="binned"), 0).values()) == {
+        cell(tokens_of(counts, value_input="binned"), 1)[0]
+    }
+
+
+def test_zero_genes_are_tokens_when_asked_for():
+    tokens = tokens_of([[0, 3, 0]], zero_genes=True, token_ids=[4, 5, -1], value_input="log1p")
+    assert set(cell(tokens, 0)) == {4, 5}
+    assert cell(tokens, 0)[4] == 0
+
+
+@pytest.mark.parametrize("mode", ["binned", "binned_random", "log1p"])
+def test_a_cell_s_tokens_do_not_depend_on_the_others(mode):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(1.0, (6, 40))
+    names = [f"n{i}" for i in range(6)]
+    together = tokens_of(counts, cells=names, value_input=mode, max_tokens=15)
+    assert together.lengths.max() == 15
+    for row in range(6):
+        alone = tokens_of(counts[[row]], cells=[names[row]], value_input=mode, max_tokens=15)
+        assert cell(alone, 0) == cell(together, row)
+
+
+def test_what_is_kept_of_a_large_cell_is_a_fair_choice():
+    """Each gene is kept about as often as any other, over many cells."""
+    tokens = tokens_of(np.ones((2000, 20)), max_tokens=5)
+    times = np.bincount(tokens.ids, minlength=20)
+    assert times.sum() == 10_000
+    assert abs(times - 500).max() < 5 * np.sqrt(500 * 0.75)
+
+
+def test_take_keeps_cells_together():
+    tokens = tokens_of([[1, 0, 2], [0, 5, 0], [0, 0, 0], [3, 1, 1]], value_input="log1p")
+    taken = tokens.take(np.array([3, 2, 0]))
+    assert [cell(taken, i) for i in range(3)] == [cell(tokens, i) for i in (3, 2, 0)]
+
+
+def test_the_scale_is_a_quantile_of_what_is_expressed():
+    counts = sp.csr_matrix(np.array([[1.0, 0, 3.0]]))
+    assert fit_scale(counts, np.array([1e4])) == pytest.approx(np.log(4), rel=1e-2)
+    assert fit_scale(sp.csr_matrix((2, 3)), np.zeros(2)) == 1.0
