@@ -16,7 +16,7 @@ import dvc.api
 
 from reverse_perturbation.check import MEANING
 from reverse_perturbation.config import Mask, load_params
-from reverse_perturbation.report.tables import markdown, models_table, targets_table
+from reverse_perturbation.report.tables import markdown, models_table, slice_of, targets_table
 from reverse_perturbation.retrieval.compare import TESTED
 from reverse_perturbation.storage import sha256, write_json, write_text
 
@@ -86,10 +86,8 @@ def _report(
     missed = [name for name, target in comparisons[HEADLINE]["targets"].items() if not target["passed"]]
     parts = [
         "# scGPT against logistic regression on real cells",
-        f"Real cells of Norman et al. 2019: `{data.name}`, sha256 `{sha256(data)[:16]}`; "
-        f"{about['conditions']} conditions, {about['queries']} {about['query']} queries, "
-        f"split seed {about['split_seed']}, {about['labels']} labels, training seeds {', '.join(map(str, about['training_seeds']))}. Made by "
-        "`make norman_subset`.",
+        f"Real cells of Norman et al. 2019: `{data.name}`, sha256 `{sha256(data)[:16]}`. {slice_of(about)}, "
+        f"training seeds {', '.join(map(str, about['training_seeds']))}. Made by `make norman_subset`.",
         "No pretrained weights were used: scGPT is a small model of its architecture, pretrained on the reference and "
         "control cells of this file alone. What it reaches says nothing about the official checkpoint.",
         f"**Verdict under the headline mask, {HEADLINE}: "

@@ -13,7 +13,7 @@ from reverse_perturbation.retrieval.compare import TESTED
 SIMULATED = (
     "> **Simulated cells.** These figures show that the pipeline works and how the models compare on a generative\n"
     "> model of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
-    "> [norman_subset.md](norman_subset.md).\n"
+    "> [norman_subset.md](norman_subset.md)."
 )
 PSEUDOBULK = (
     "The queries are pseudo-bulks, and draws of one condition may share cells: they are not independent, so the\n"
@@ -57,7 +57,7 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         markdown(targets_table(comparison["targets"], MEANING)),
         "## The gap to the tuned logistic regression",
         "scGPT is the mean over its training seeds; the interval is a paired bootstrap over queries, stratified by "
-        "condition.",
+        "condition; how the seeds differ is not in it and stands below.",
         PSEUDOBULK if about["query"] == "pseudobulk" else "",
         markdown(_gap_rows(comparison)),
         *_over_seeds(comparison),

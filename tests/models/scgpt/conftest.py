@@ -11,7 +11,7 @@ from reverse_perturbation.config import Finetune, load_params
 from reverse_perturbation.models.scgpt.backbone import build_backbone
 from reverse_perturbation.models.scgpt.checkpoint import save_checkpoint
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
-from reverse_perturbation.models.scgpt.tokens import Tokens, tokenize
+from reverse_perturbation.models.scgpt.tokens import Scale, Tokens, tokenize
 from reverse_perturbation.models.scgpt.train import Task
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
@@ -48,7 +48,7 @@ def tokens() -> Tokens:
         n_bins=51,
         vocabulary={"<pad>": GENES, "<cls>": GENES + 1},
         pad_value=-2,
-        scale=8.0,
+        scale=Scale(6.0, 9.0),
     )
 
 

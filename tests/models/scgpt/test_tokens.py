@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from scgpt.preprocess import binning
 
 from reverse_perturbation.config import Scgpt, load_params
-from reverse_perturbation.models.scgpt.tokens import Tokens, fit_scale, tokenize
+from reverse_perturbation.models.scgpt.tokens import Scale, Tokens, fit_scale, tokenize
 
+WIDE = Scale(0.0, 5.0)
 BASE = load_params(Path(__file__).parents[3] / "params.yaml").scgpt
 SPECIAL = {"<pad>": 100, "<cls>": 101}
 
 
-def tokens_of(counts, *, token_ids=None, cells=None, scale=5.0, totals=None, **changes) -> Tokens:
+def tokens_of(counts, *, token_ids=None, cells=None, scale=WIDE, totals=None, **changes) -> Tokens:
     counts = sp.csr_matrix(np.asarray(counts, dtype=np.float32))
     n, genes = counts.shape
     return tokenize(
@@ -44,8 +45,8 @@ def test_expressed_genes_with_a_token_become_tokens():
 
 
 def test_log1p_by_hand():
-    tokens = tokens_of([[1, 3]], totals=[1e4], scale=2.0, value_input="log1p")
-    assert cell(tokens, 0) == pytest.approx({0: 25 * np.log(2), 1: 25 * np.log(4)}, rel=1e-6)
+    tokens = tokens_of([[1, 3, 7]], totals=[1e4], scale=Scale(np.log(2), np.log(8)), value_input="log1p")
+    assert cell(tokens, 0) == pytest.approx({0: 1, 1: 25.5, 2: 50}, rel=1e-6)
 
 
 def test_a_batch_has_cls_first_and_padding_last():
@@ -133,5 +134,6 @@ def test_take_keeps_cells_together():
 
 def test_the_scale_is_a_quantile_of_what_is_expressed():
     counts = sp.csr_matrix(np.array([[1.0, 0, 3.0]]))
-    assert fit_scale(counts, np.array([1e4])) == pytest.approx(np.log(4), rel=1e-2)
-    assert fit_scale(sp.csr_matrix((2, 3)), np.zeros(2)) == 1.0
+    found = fit_scale(counts, np.array([1e4]))
+    assert (found.low, found.high) == pytest.approx((np.log(2), np.log(4)), rel=1e-2)
+    assert fit_scale(sp.csr_matrix((2, 3)), np.zeros(2)) == Scale(0.0, 1.0)

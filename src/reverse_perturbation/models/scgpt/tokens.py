@@ -16,7 +16,7 @@ from torch import Tensor
 from reverse_perturbation.config import Scgpt
 from reverse_perturbation.data.normalize import log1p_cp10k
 
-SCALE_QUANTILE = 0.999
+QUANTILES = (0.001, 0.999)
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,21 @@ class Tokens:
         return torch.from_numpy(ids), torch.from_numpy(values), torch.from_numpy(~present)
 
 
-def fit_scale(counts: sp.csr_matrix, totals: np.ndarray) -> float:
-    """Return the 99.9 % quantile of the non-zero log1p values of (reference) cells, 1 where there are none."""
+@dataclass(frozen=True)
+class Scale:
+    """The log1p values that become the lowest and the highest bin."""
+
+    low: float
+    high: float
+
+
+def fit_scale(counts: sp.csr_matrix, totals: np.ndarray) -> Scale:
+    """Return the 0.1 % and 99.9 % quantiles of the non-zero log1p values of (reference) cells."""
     values = log1p_cp10k(counts, totals).data
-    return float(np.quantile(values, SCALE_QUANTILE)) if len(values) else 1.0
+    if not len(values):
+        return Scale(0.0, 1.0)
+    low, high = np.quantile(values, QUANTILES)
+    return Scale(float(low), float(max(high, low + 1e-3)))
 
 
 def tokenize(
@@ -90,7 +101,7 @@ def tokenize(
     n_bins: int,
     vocabulary: Mapping[str, int],
     pad_value: int,
-    scale: float,
+    scale: Scale,
 ) -> Tokens:
     """Turn masked counts into tokens.
 
@@ -100,8 +111,9 @@ def tokenize(
       a tied value at random between its lowest and highest bin, this takes the middle of the two, the mean of
       that draw, which need not be a whole number;
     - ``binned_random``: upstream's draw, from a generator seeded by the cell's id;
-    - ``log1p``: log1p of counts per ten thousand, scaled so that ``scale`` is ``n_bins - 1``, the upper end of the
-      range the value encoder was trained on.
+    - ``log1p``: log1p of counts per ten thousand, mapped linearly so that ``scale`` becomes 1 to ``n_bins - 1``, the
+      range the value encoder was trained on. Without taking ``low`` off, all values would lie in the upper part of the
+      range, where the encoder's layer norm leaves little to tell them apart.
 
     Parameters
     ----------
@@ -127,7 +139,7 @@ def tokenize(
     expression = log1p_cp10k(counts, totals)[:, known]
     expression.sort_indices()
     if config.value_input == "log1p":
-        expression.data *= (n_bins - 1) / scale
+        expression.data = 1 + (expression.data - scale.low) * ((n_bins - 2) / (scale.high - scale.low))
     else:
         expression.data = _binned(expression, n_bins, cells if config.value_input == "binned_random" else None)
     columns, values, offsets = expression.indices, expression.data, expression.indptr.astype(np.int64)
