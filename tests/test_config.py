@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from reverse_perturbation.config import load_params
 from reverse_perturbation.errors import InputError
@@ -33,7 +32,7 @@ def test_the_defaults_are_valid():
             "split.min_cels: unknown key.*split.min_cells|split.min_cells",
         ),
         ("  min_query: 10 ", '  min_query: "10" ', "split.min_query: .*found '10'"),
-        ("  max_iter: 300", "  max_iter: 300.5", "logreg.max_iter: .*found 300.5"),
+        ("  max_iter: 500", "  max_iter: 500.5", "logreg.max_iter: .*found 500.5"),
         ("  query_fraction: 0.2 ", "  query_fraction: 1.2 ", "split.query_fraction: .*found 1.2"),
         ("mask: all_targets", "masks: all_targets", "mask: Field required"),
         ("labels: canonical", "labels: [", "not YAML"),
@@ -51,12 +50,13 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_number_as_dvc_writes_it_back_is_a_number(tmp_path):
     """``-S finetune.backbone_learning_rate=1e-5`` is stored as 1e-05, a string to PyYAML."""
-    path = changed(tmp_path, "backbone_learning_rate: 0.0003", "backbone_learning_rate: 1e-05")
+    path = changed(tmp_path, "backbone_learning_rate: 0.001", "backbone_learning_rate: 1e-05")
     assert load_params(path).finetune.backbone_learning_rate == 1e-5
 
 
-def test_every_key_is_commented():
-    """A user reads params.yaml, not the code: each leaf key says what it is, itself or in its section."""
-    lines = DEFAULTS.read_text().splitlines()
-    keys = YAML(typ="safe").load(DEFAULTS)
-    assert set(keys) == {line.split(":")[0] for line in lines if line and line[0].isalpha()}
+def test_every_key_with_a_value_says_what_it_is():
+    """A user reads params.yaml, not the code."""
+    for line in DEFAULTS.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if value.strip() and not line.lstrip().startswith(("#", "-")):
+            assert "# " in value, key

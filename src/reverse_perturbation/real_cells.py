@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = Path(args.data).resolve()
     if not data.is_file():
         sys.exit(f"error: {args.data}: no such file; give the path of an .h5ad file with --data")
-    dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
-    if dirty:
+    if dirty := _uncommitted():
         sys.exit(f"error: commit these changes first, so that the report belongs to a commit:\n{dirty}")
     seeds = load_params().seeds
     runs, comparisons, baselines = {}, {}, {}
@@ -55,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     write_text(f"{args.report}.md", _report(data, comparisons, runs, baselines))
     print(f"real cells: {args.report}.md and .json")
+
+
+def _uncommitted() -> str:
+    command = ["git", "status", "--porcelain", "--untracked-files=no"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _experiment(data: Path, mask: Mask, split_seed: int, targets: list[str]) -> str:

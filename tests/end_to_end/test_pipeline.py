@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from reverse_perturbation import real_cells
 from reverse_perturbation.check import main as check
 from reverse_perturbation.data.contract import read_cells
 from tests.end_to_end.pipeline import inside, params, run
@@ -119,3 +120,35 @@ def test_no_overlap_with_the_vocabulary(simulated, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, params(data={"source": "h5ad", "path": "cells.h5ad"}), until="vocab_map")
     assert "scGPT's vocabulary" in capsys.readouterr().err
+
+
+def test_the_report_on_real_cells_has_all_masks_models_and_split_seeds(simulated, tmp_path, monkeypatch):
+    """The experiments are stood in for by the run above; what is tested is what is made of them."""
+    monkeypatch.setattr(real_cells, "_experiment", lambda data, mask, seed, targets: f"{mask}-{seed}")
+    monkeypatch.setattr(
+        real_cells,
+        "_read",
+        lambda experiment, file: metrics(simulated, file.replace("-43", "-42").replace("-44", "-42")),
+    )
+    monkeypatch.setattr(real_cells, "_uncommitted", lambda: "")
+    (tmp_path / "cells.h5ad").write_bytes(b"cells")
+    real_cells.main(["--data", str(tmp_path / "cells.h5ad"), "--report", str(tmp_path / "real")])
+    text = (tmp_path / "real.md").read_text()
+    for mask in ("none", "own", "all_targets"):
+        section = text.split(f"## Mask {mask}")[1].split("## ")[0]
+        assert section.count("\n| scgpt |") == 2
+        for model in ("logreg", "logreg_prior", "pca", "chance"):
+            assert f"\n| {model} |" in section
+        assert text.split("over split seeds")[1].count(f"\n| {mask} |") == 9
+    comparison = json.loads((tmp_path / "real.json").read_text())
+    assert comparison.keys() - {"other_masks"} == metrics(simulated, "comparison").keys()
+    assert comparison["other_masks"].keys() == {"none", "own"}
+
+
+def test_the_report_on_real_cells_belongs_to_a_commit(tmp_path, monkeypatch):
+    (tmp_path / "cells.h5ad").write_bytes(b"cells")
+    monkeypatch.setattr(real_cells, "_uncommitted", lambda: " M params.yaml")
+    with pytest.raises(SystemExit, match=r"commit these changes first(.|\n)*params\.yaml"):
+        real_cells.main(["--data", str(tmp_path / "cells.h5ad")])
+    with pytest.raises(SystemExit, match=r"none\.h5ad: no such file"):
+        real_cells.main(["--data", str(tmp_path / "none.h5ad")])

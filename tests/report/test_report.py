@@ -1,0 +1,224 @@
+"""The report holds every row, warns of simulated cells and of nothing else, and its pictures are there."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from reverse_perturbation.report import plots
+from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.retrieval import metrics
+from reverse_perturbation.retrieval.compare import SHARED
+from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.stages import compare, report
+from reverse_perturbation.storage import write_json
+from tests.end_to_end.pipeline import params
+
+CONDITIONS = np.array(["A+B", "A+ctrl", "B+ctrl", "D+ctrl"], dtype=object)
+LABELS = np.repeat(CONDITIONS, 10)
+# How far the truth stands out: PCA loses to all, the last seed of scGPT to the first.
+STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "logreg-42": 2.0, "logreg_prior-42": 1.8, "pca-42": 0.2}
+PICTURES = ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
+
+
+def proba(name: str) -> np.ndarray:
+    rng = np.random.default_rng(sorted(STRENGTH).index(name))
+    logits = rng.normal(size=(40, 4)) + STRENGTH[name] * (LABELS[:, None] == CONDITIONS)
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, training=True):
+    """Write what the stages before would have, then run compare and report."""
+    about = {field: f"the {field}" for field in SHARED} | {
+        "source": source,
+        "query": query,
+        "query_draws": {"cells": 10, "draws": 5, "seed": 42},
+        "split_seed": 42,
+        "queries": 40,
+        "conditions": 4,
+        "ranking": "classifier",
+    }
+    names = [name for name in STRENGTH if not name.startswith("scgpt") or int(name[-1]) in seeds]
+    for name in names:
+        scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(name))
+        scores.save(folder / "scores" / f"{name}.npz")
+        found = metrics.compute(scores.scores, LABELS, CONDITIONS)
+        own = about | {"training_seed": int(name[-1]) if name.startswith("scgpt") else None}
+        rest = {"validation": {"exact_hit@1": 0.123, "mrr": 0.321}, "chance": metrics.chance(LABELS, CONDITIONS)}
+        write_json(folder / "metrics" / f"{name}.json", found | rest | {"provenance": own})
+        cell = {"ranking": "classifier", "query": "cell", "labels": "canonical", "queries": 40, "conditions": 4}
+        bulk = cell | {"query": "pseudobulk", "queries": 5 * (4 - skipped)}
+        rows = [
+            cell | {"skipped_conditions": 0, "query_conditions": 4} | found,
+            bulk | {"skipped_conditions": skipped, "query_conditions": 4} | (found if skipped < 4 else {}),
+        ]
+        (folder / "grid").mkdir(exist_ok=True)
+        pd.DataFrame(rows).to_csv(folder / "grid" / f"{name}.csv", index=False)
+    for seed in seeds if training else ():
+        curves = folder / "training" / f"scgpt-{seed}" / "plots" / "metrics"
+        curves.mkdir(parents=True, exist_ok=True)
+        for name in ("train_loss", "validation_loss", "exact_hit_at_1", "mrr"):
+            pd.DataFrame({"step": [0, 1], name: [0.5, 0.25]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
+        for name in ("backbone_learning_rate", "head_learning_rate"):
+            pd.DataFrame({"step": [0, 1], name: [1e-3, 0.0]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
+    with (folder / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(params(seeds=list(seeds)), file)
+    shared = ["--params", folder / "params.yaml", "--metrics", folder / "metrics", "--scores", folder / "scores"]
+    shared += ["--baselines", "logreg", "logreg_prior", "pca"]
+    compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
+    places = ["--grid", folder / "grid", "--training", folder / "training", "--plots", folder / "plots" / "models"]
+    report.main([*map(str, shared + places), "--output", str(folder / "results" / "report.md")])
+    return (folder / "results" / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    return folder, make(folder)
+
+
+def table(text: str, heading: str, number: int = 0) -> pd.DataFrame:
+    """A table under a heading, all cells as text."""
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    block = re.findall(r"(?:^\|.*\n)+", section + "\n", flags=re.M)[number]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.strip().split("\n")]
+    assert len({len(row) for row in rows}) == 1
+    return pd.DataFrame(rows[2:], columns=rows[0])
+
+
+def test_every_model_and_seed_has_its_row_the_losing_ones_too(simulated):
+    _, text = simulated
+    found = table(text, "Every model and seed")
+    assert found["model"].tolist() == ["scgpt", "scgpt", "logreg", "logreg_prior", "pca", "chance"]
+    assert found["training seed"].tolist() == ["0", "1", "-", "-", "-", "-"]
+    for name, shown in zip(STRENGTH, found["mrr"], strict=False):
+        assert shown == f"{metrics.compute(proba(name), LABELS, CONDITIONS)['mrr']:.3f}"
+    assert found["exact_hit@1"].iloc[-1] == "0.250"
+    assert float(found["mrr"][4]) < float(found["mrr"][1]) < float(found["mrr"][2])
+    validation = table(text, "Every model and seed", 1)
+    assert validation["model"].tolist() == found["model"].tolist()[:-1]
+    assert set(validation["validation mrr"]) == {"0.321"}
+
+
+def test_the_verdict_names_the_number_of_missed_targets(simulated):
+    _, text = simulated
+    verdicts = table(text, "The specification's success criteria")["verdict"]
+    missed = int((verdicts == "**missed**").sum())
+    assert missed > 0
+    assert len(verdicts) == 5
+    assert f"**Verdict: {missed} of 5 targets are missed.**" in text
+
+
+def test_the_gap_is_shown_with_both_kinds_of_interval(simulated):
+    _, text = simulated
+    hits = [metrics.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"] for name in ("scgpt-0", "scgpt-1")]
+    gap = table(text, "The gap to the tuned logistic regression").set_index("metric").loc["exact_hit@1"]
+    assert gap["scGPT"] == f"{np.mean(hits):.3f}"
+    assert gap["std over seeds"] == f"{np.std(hits, ddof=1):.3f}"
+    assert float(gap["95 % low"]) < float(gap["gap"]) < float(gap["95 % high"])
+    seeds = table(text, "The gap to the tuned logistic regression", 1).set_index("metric").loc["exact_hit@1"]
+    half = 12.706 * np.std(hits, ddof=1) / 2**0.5
+    assert float(seeds["95 % high"]) == pytest.approx(np.mean(hits) + half, abs=2e-3)
+
+
+def test_the_warning_of_simulated_cells_stands_over_those_alone(simulated, tmp_path):
+    _, text = simulated
+    assert text.index("**Simulated cells.**") < text.index("Verdict")
+    real = make(tmp_path, source="h5ad")
+    assert "imulated" not in real
+    assert "Measured on: h5ad data" in real
+
+
+def test_no_nan_and_no_none(simulated, tmp_path):
+    for text in (simulated[1], make(tmp_path, skipped=4)):
+        assert not re.search(r"\b(nan|none|inf)\b", text, flags=re.I)
+
+
+def test_skipped_conditions_are_reported(simulated, tmp_path):
+    heading = "Every library, query and label space"
+    found = table(simulated[1], heading).set_index(["query", "model"])
+    assert found.loc[("pseudobulk", "scgpt"), ["queries", "skipped"]].tolist() == ["15", "1 of 4"]
+    assert found.loc[("cell", "pca"), ["queries", "skipped"]].tolist() == ["40", "0 of 4"]
+    assert "averages 10 query cells; a condition with fewer" in simulated[1]
+    found = table(make(tmp_path, skipped=4), heading).set_index(["query", "model"])
+    assert found.loc[("pseudobulk", "pca"), ["queries", "skipped", "mrr"]].tolist() == ["0", "4 of 4", "-"]
+
+
+def test_one_seed_and_pseudobulks_come_with_their_caveats(simulated, tmp_path):
+    text = make(tmp_path, seeds=(0,), query="pseudobulk")
+    assert "trained with one seed" in text
+    assert set(table(text, "The gap to the tuned logistic regression")["std over seeds"]) == {"-"}
+    assert "may share cells" in text
+    assert "trained with one seed" not in simulated[1]
+    assert "may share cells" not in simulated[1]
+
+
+def test_pictures_are_found_from_the_report_and_come_out_the_same_again(simulated, tmp_path):
+    folder, text = simulated
+    links = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert [link.rsplit("/", 1)[1] for link in links] == PICTURES
+    make(tmp_path)
+    for link in links:
+        content = (folder / "results" / link).resolve().read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert content == (tmp_path / "results" / link).resolve().read_bytes()
+
+
+def test_rows_for_dvc_plots(simulated):
+    folder = simulated[0] / "plots" / "models"
+    hits = pd.read_csv(folder / "hit_at_k.csv").set_index(["model", "k"])["exact_hit"]
+    for name in STRENGTH:
+        found = metrics.compute(proba(name), LABELS, CONDITIONS)
+        assert hits[name, 1] == pytest.approx(found["exact_hit@1"], abs=1e-6)
+        assert hits[name, 4] == 1
+    coverage = pd.read_csv(folder / "coverage.csv").set_index(["model", "coverage"])["accuracy"]
+    assert coverage["pca-42", 1.0] == pytest.approx(hits["pca-42", 1], abs=1e-6)
+    answers = pd.read_csv(folder / "confusion.csv")
+    assert (answers["actual"] == LABELS).all()
+    assert (answers["actual"] == answers["predicted"]).mean() == pytest.approx(hits["scgpt-0", 1])
+
+
+def test_without_training_curves_there_is_still_a_report(tmp_path):
+    assert "training.png" in make(tmp_path, training=False)
+
+
+def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_path, monkeypatch):
+    """One model may never answer with a condition that another does."""
+    drawn = {}
+    monkeypatch.setattr(plots, "confusion", lambda matrices, path, title: drawn.update(matrices))
+    make(tmp_path)
+    assert list(drawn) == ["scgpt-0", "logreg-42"]
+    for name, matrix in drawn.items():
+        assert matrix.index.tolist() == matrix.columns.tolist() == CONDITIONS.tolist()
+        assert matrix.sum(axis=1).tolist() == pytest.approx([1] * 4)
+        hit = metrics.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"]
+        assert np.diag(matrix).mean() == pytest.approx(hit)
+
+
+@pytest.mark.parametrize("missing", ["metrics/comparison.json", "metrics/pca-42.json", "scores/scgpt-1.npz"])
+def test_a_missing_file_ends_with_one_line(simulated, tmp_path, capsys, missing):
+    make(tmp_path)
+    (tmp_path / missing).unlink()
+    capsys.readouterr()
+    arguments = ["--params", "params.yaml", "--metrics", "metrics", "--scores", "scores", "--grid", "grid"]
+    arguments += ["--training", "training", "--plots", "plots", "--output", "again.md"]
+    arguments = [each if each.startswith("--") else str(tmp_path / each) for each in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        report.main([*arguments, "--baselines", "logreg", "logreg_prior", "pca"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / missing}: no such file; run `dvc repro")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "again.md").exists()
+
+
+def test_a_table_by_hand():
+    rows = [{"model": "a", "hit": 0.12345, "n": 3}, {"model": "b", "hit": None, "n": 4}]
+    assert markdown(rows).splitlines() == [
+        "| model | hit | n |",
+        "|---|---:|---|",
+        "| a | 0.123 | 3 |",
+        "| b | - | 4 |",
+    ]
