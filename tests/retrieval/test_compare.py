@@ -75,6 +75,13 @@ def test_the_interval_belongs_to_the_gap_to_logreg():
         assert same["interval"][name] == {"low": 0, "high": 0}
 
 
+def test_the_interval_is_stratified_by_condition():
+    """Both queries of A are lost and both of B drawn, so resampling within conditions cannot move the gap."""
+    theirs = {"logreg": run("logreg-42", [1, 1, 1, 1])}
+    found = compare([run("scgpt-0", [2, 2, 1, 1], 0)], theirs, CONFIG, TARGETS)
+    assert found["interval"]["exact_hit@1"] == {"low": -0.5, "high": -0.5}
+
+
 def test_spread_over_seeds_by_hand():
     """Hits 0.5 and 0.75; Student's t with one degree of freedom is 12.706."""
     found = compare(scgpt(), baselines(), CONFIG, TARGETS)["scgpt"]
