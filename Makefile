@@ -14,7 +14,7 @@ test: setup
 	mypy
 	pytest
 
-# The result on real cells: about NNN minutes. DATA is an .h5ad file of raw counts.
+# The result on real cells: some minutes a mask. DATA is an .h5ad file of raw counts.
 DATA ?= data/raw/norman_subset.h5ad
 norman_subset: setup
 	python -m reverse_perturbation.real_cells --data $(DATA)

@@ -36,6 +36,7 @@ def test_the_defaults_are_valid():
         ("  query_fraction: 0.2 ", "  query_fraction: 1.2 ", "split.query_fraction: .*found 1.2"),
         ("mask: all_targets", "masks: all_targets", "mask: Field required"),
         ("labels: canonical", "labels: [", "not YAML"),
+        ("  - 0\n  - 1\n", "  - 1\n  - 1\n", "seeds: .*listed twice"),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path, old, new, message):

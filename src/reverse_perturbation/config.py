@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML, YAMLError
 
 from reverse_perturbation.conditions import LabelSpace
@@ -190,6 +190,13 @@ class Params(Section):
     evaluate: Evaluate
     compare: Compare
     targets: Targets
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is listed twice; two runs of one seed are one run")
+        return seeds
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

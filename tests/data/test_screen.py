@@ -121,3 +121,20 @@ def test_a_missing_split_is_named(files, tmp_path):
     files()
     with pytest.raises(InputError, match=r"none\.csv: no such file; run `dvc repro split`"):
         load_screen(tmp_path / "cells.h5ad", tmp_path / "none.csv", tmp_path / "genes.csv", mask="none", genes="all")
+
+
+def test_a_cell_that_occurs_twice_is_refused(files):
+    with pytest.raises(InputError, match="cell 'c0' occurs twice"):
+        files(split=pd.concat([SPLIT, SPLIT.iloc[[1]]]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": SPLIT.drop(columns="part")}, "split.csv: columns part are missing"),
+        ({"tokens": TOKENS.drop(columns="token")}, "genes.csv: columns token are missing"),
+    ],
+)
+def test_a_table_without_a_column_is_named(files, change, message):
+    with pytest.raises(InputError, match=message):
+        files(**change)

@@ -89,7 +89,7 @@ def load_screen(
         raise InputError(
             f"{split}: cell {frame['cell'].iloc[int(np.argmin(places))]!r} is not in {cells}; run `dvc repro split`"
         )
-    mapped = pd.read_csv(vocabulary_map, keep_default_na=False)
+    mapped = _read_table(vocabulary_map, ["gene", "token"], "vocab_map")
     if list(mapped["gene"]) != list(data.var_names):
         raise InputError(f"{vocabulary_map}: its genes are not those of {cells}; run `dvc repro vocab_map`")
     masked = apply_mask(data, mask)
@@ -114,7 +114,21 @@ def load_screen(
 
 def read_split(path: str | Path) -> pd.DataFrame:
     """Read the frame written by the stage split: columns cell, condition, part."""
+    frame = _read_table(path, ["cell", "condition", "part"], "split")
+    if not frame["cell"].is_unique:
+        twice = frame["cell"][frame["cell"].duplicated()].iloc[0]
+        raise InputError(f"{path}: cell {twice!r} occurs twice; run `dvc repro split`")
+    return frame
+
+
+def _read_table(path: str | Path, columns: list[str], stage: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run `dvc repro split`") from None
+        raise InputError(f"{path}: no such file; run `dvc repro {stage}`") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a table ({error}); run `dvc repro {stage}`") from None
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise InputError(f"{path}: columns {', '.join(missing)} are missing; run `dvc repro {stage}`")
+    return frame
