@@ -101,6 +101,25 @@ def test_real_cells_run_as_they_are(norman_subset, tmp_path):
     assert "imulated" not in report
 
 
+def test_a_given_checkpoint_is_taken_as_it_is(simulated, tmp_path, capsys):
+    given = simulated / "models" / "scgpt_base"
+    run(tmp_path, params(scgpt={"checkpoint": str(given)}), until="pretrain")
+    assert "nothing to train" in capsys.readouterr().out
+    for file in ("vocab.json", "best_model.pt"):
+        assert (tmp_path / "models" / "scgpt_base" / file).read_bytes() == (given / file).read_bytes()
+
+
+def test_a_checkpoint_without_one_of_its_files(simulated, tmp_path, capsys):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for file in ("vocab.json", "best_model.pt"):
+        (folder / file).write_bytes((simulated / "models" / "scgpt_base" / file).read_bytes())
+    with pytest.raises(SystemExit):
+        run(tmp_path, params(scgpt={"checkpoint": str(folder)}), until="pretrain")
+    assert "args.json is missing" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists(), "nothing was fitted before the mistake was found"
+
+
 def test_a_file_that_is_no_screen_ends_with_one_line_and_writes_nothing(tmp_path, capsys):
     (tmp_path / "cells.h5ad").write_text("not HDF5")
     with pytest.raises(SystemExit) as stopped:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone
 from reverse_perturbation.models.scgpt.layouts import REQUIRED, Layout, to_official
-from reverse_perturbation.models.scgpt.vocabulary import read_json_of, read_vocabulary
+from reverse_perturbation.models.scgpt.vocabulary import read_json_of, read_vocabulary, weights_file
 from reverse_perturbation.storage import sha256, write_atomically, write_json
 
-WEIGHTS = ("best_model.pt", "model.safetensors")
 KNOWN = {"6cb5d451ab5c4b33eb673adbe4fddc61d2389df1b89b7651a9fe2e557572b922": "scGPT whole-human"}
 
 
@@ -76,16 +75,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     InputError
         Naming the file and what is wrong with it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder; set scgpt.checkpoint to a folder with args.json, vocab.json and weights"
-        )
+    path, folder = weights_file(folder), Path(folder)
     architecture = Architecture.from_args(read_json_of(folder / "args.json"), folder / "args.json")
     vocabulary = read_vocabulary(folder, architecture.pad_token)
-    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
-    if path is None:
-        raise InputError(f"{folder}: {' or '.join(WEIGHTS)} is missing; copy it from the checkpoint's source")
     state, layout = to_official(_tensors(path))
     model = build_backbone(architecture, vocabulary)
     own = model.state_dict()

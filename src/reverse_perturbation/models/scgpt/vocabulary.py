@@ -8,6 +8,7 @@ from typing import Any
 
 from reverse_perturbation.errors import InputError
 
+WEIGHTS = ("best_model.pt", "model.safetensors")
 SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
 
 
@@ -30,6 +31,7 @@ def read_vocabulary(folder: str | Path, pad_token: str = "<pad>") -> dict[str, i
     InputError
         If it is missing or broken, or lacks a special token.
     """
+    weights_file(folder)  # a folder that lacks any of its files is refused before there is work to lose
     path = Path(folder) / "vocab.json"
     found = read_json_of(path)
     if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
@@ -44,17 +46,37 @@ def read_vocabulary(folder: str | Path, pad_token: str = "<pad>") -> dict[str, i
     return found
 
 
+def weights_file(folder: str | Path) -> Path:
+    """Return the file of weights in a checkpoint's folder, which must hold all that belongs to a checkpoint.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or one of its files is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; set scgpt.checkpoint to a folder with args.json, vocab.json and weights"
+        )
+    for name in ("args.json", "vocab.json"):
+        if not (folder / name).exists():
+            raise InputError(f"{folder}: {name} is missing; copy it from the checkpoint's source")
+    for name in WEIGHTS:
+        if (folder / name).exists():
+            return folder / name
+    raise InputError(f"{folder}: {' or '.join(WEIGHTS)} is missing; copy it from the checkpoint's source")
+
+
 def read_json_of(path: Path) -> Any:
     """Read a JSON file of a checkpoint's folder.
 
     Raises
     ------
     InputError
-        If it is missing or not JSON.
+        If it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent}: {path.name} is missing; copy it from the checkpoint's source") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); copy it again") from None
