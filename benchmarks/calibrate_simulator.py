@@ -1,8 +1,8 @@
 """Measure how hard the simulated screen is: the calibration figures of docs/simulator.md.
 
-At full size (91,205 x 5,045, 282 conditions) one mask takes some 10 minutes and 4 GB on one core:
+At full size (91,205 x 5,045, 282 conditions) one mask takes some 15 minutes on one core:
 
-    python benchmarks/calibrate_simulator.py --conditions 282 --cells 91205 --genes 5045 --masks own none all_targets
+    python benchmarks/calibrate_simulator.py --conditions 282 --cells 91205 --genes 5045 --masks own all_targets
 """
 
 import argparse
