@@ -1,5 +1,6 @@
 """A checkpoint loads whole, in every layout people have, or fails and says what is wrong."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -10,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt import checkpoint as module
 from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone, encode
-from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.checkpoint import _tensors, load_checkpoint, save_checkpoint
 from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
 
 # From the official name of a tensor to its name in other layouts.
@@ -19,8 +21,10 @@ OTHERS = {
     "pytorch_attention": lambda n: re.sub(r"self_attn\.Wqkv\.", "self_attn.in_proj_", n),
     "flash_impl": lambda n: re.sub(r"self_attn\.(Wqkv|out_proj)", r"self_attn._impl.\1", n),
     "nano": lambda n: n.replace("self_attn.Wqkv.", "self_attn.in_proj."),
-    "rehost": lambda n: re.sub(r"^decoder\.", "expr_decoder.", re.sub(r"^encoder\.", "gene_encoder.", n)).replace(
-        "transformer_encoder.layers.", "transformer.layers."
+    "rehost": lambda n: (
+        re.sub(r"^decoder\.", "expr_decoder.", re.sub(r"^encoder\.", "gene_encoder.", n))
+        .replace("transformer_encoder.layers.", "transformer.layers.")
+        .replace("self_attn.Wqkv.", "self_attn.in_proj_")
     ),
 }
 
@@ -77,6 +81,25 @@ def test_extra_decoders_are_reported_and_harmless(copy, checkpoint, tokens):
     assert torch.equal(embeddings(copy, tokens), embeddings(checkpoint, tokens))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_loaded_as_float32(copy, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in weights(copy).items()}
+    torch.save(state, copy / "best_model.pt")
+    found = load_checkpoint(copy).model.state_dict()
+    for name, tensor in state.items():
+        assert found[name].dtype == torch.float32
+        assert torch.equal(found[name], tensor.float())
+
+
+def test_a_known_file_is_named(checkpoint, monkeypatch):
+    unknown = load_checkpoint(checkpoint).report
+    assert unknown.name is None
+    assert unknown.sha256 == hashlib.sha256((checkpoint / "best_model.pt").read_bytes()).hexdigest()
+    monkeypatch.setitem(module.KNOWN, unknown.sha256, "a known one")
+    assert load_checkpoint(checkpoint).report.name == "a known one"
+    assert str(load_checkpoint(checkpoint).report).startswith("a known one, official layout")
+
+
 @pytest.mark.parametrize("name", ["args.json", "vocab.json", "best_model.pt"])
 def test_a_missing_file(copy, name):
     (copy / name).unlink()
@@ -102,6 +125,11 @@ QKV = "transformer_encoder.layers.1.self_attn.Wqkv.weight"
         ),
         (lambda s: s.update({QKV: s[QKV][:-1].clone()}), r"has shape \(47, 16\), not \(48, 16\)"),
         (lambda s: s.update({QKV: s[QKV] * float("nan")}), f"{QKV} is not finite"),
+        (lambda s: s.update({QKV: s[QKV].double() * 1e300}), f"{QKV} is not finite"),
+        (lambda s: s.update({QKV: s[QKV].long()}), f"{QKV} holds torch.int64, not floating point"),
+        (lambda s: s.update({"dsbn.bns.0.weight": torch.ones(16)}), r"dsbn\.bns\.0\.weight has no place"),
+        (lambda s: s.update({QKV.replace("Wqkv.", "in_proj_"): s[QKV] * 2}), "are the same tensor"),
+        (lambda s: s.update({"module." + QKV: s[QKV] * 2}), f"module.{QKV} are the same tensor"),
         (lambda s: s.pop("encoder.enc_norm.weight"), r"encoder\.enc_norm\.weight is missing"),
         (lambda s: s.pop("value_encoder.linear2.bias"), r"value_encoder\.linear2\.bias is missing"),
     ],
@@ -127,7 +155,16 @@ class Harmful:
 
 
 @pytest.mark.parametrize(
-    "content", [Harmful(), {"model": {"a": torch.zeros(1)}}, [torch.zeros(1)], {}, {"epoch": 3}], ids=str
+    "content",
+    [
+        Harmful(),
+        {"model_state_dict": {"a": torch.zeros(1)}, "epoch": 3},
+        [torch.zeros(1)],
+        {},
+        {0: torch.zeros(1)},
+        {"a": torch.zeros(2, 2).to_sparse()},
+    ],
+    ids=["code", "nested", "list", "empty", "no names", "sparse"],
 )
 def test_a_pickle_that_is_no_state_dict(copy, content, capsys):
     torch.save(content, copy / "best_model.pt")
@@ -146,6 +183,26 @@ def test_a_truncated_file(copy, file):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=re.escape(file)):
         load_checkpoint(copy)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_is_an_input_error_whatever_the_unpickler_raises(copy, zipped):
+    """Cut anywhere or with bytes changed; a change within the numbers cannot be seen."""
+    path = copy / "best_model.pt"
+    torch.save(weights(copy), path, _use_new_zipfile_serialization=zipped)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), {"cut": 0, "changed": 0}
+    for i in range(120):
+        kind = ("cut", "changed")[i % 2]
+        damaged = bytearray(whole[: rng.integers(len(whole))] if kind == "cut" else whole)
+        for at in rng.integers(0, 3000, 3 if kind == "changed" else 0):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            _tensors(path)
+        except InputError:
+            refused[kind] += 1
+    assert refused["cut"] == 60
+    assert refused["changed"] > 0
 
 
 @pytest.mark.parametrize(
@@ -174,6 +231,13 @@ def test_a_broken_vocabulary(copy, change, message):
         ({"nlayers": "3"}, "nlayers is '3'; expected int"),
         ({"nheads": 3}, "embsize 16 is not divisible by nheads 3"),
         ({"embsize": None}, "embsize is missing"),
+        ({"input_style": "log1p"}, "input_style is 'log1p'; only 'binned'"),
+        ({"pad_token": "G0"}, "pad_token is 'G0'; only '<pad>'"),
+        ({"nheads": 0}, "nheads is 0; expected at least 1"),
+        ({"d_hid": -1}, "d_hid is -1; expected at least 1"),
+        ({"n_bins": 2}, "n_bins is 2; expected at least 3"),
+        ({"dropout": 1.5}, "dropout is 1.5; expected at least 0 and below 1"),
+        ({"dropout": float("nan")}, "dropout is nan"),
     ],
 )
 def test_args_that_are_not_supported(copy, change, message):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scgpt.preprocess import binning
 
 from reverse_perturbation.config import Scgpt, load_params
+from reverse_perturbation.models.scgpt import tokens as module
 from reverse_perturbation.models.scgpt.tokens import Scale, Tokens, fit_scale, tokenize
 
 WIDE = Scale(0.0, 5.0)
@@ -67,12 +68,31 @@ def test_an_empty_batch_cell_is_cls_alone():
 @settings(max_examples=40, deadline=None)
 @given(counts=st.lists(st.integers(1, 10_000), min_size=2, max_size=120, unique=True))
 def test_parity_with_scgpt_where_nothing_ties(mode, counts):
-    """Distinct values; an edge that meets a value is a tie of bins, so those are left out."""
+    """Distinct values leave nothing to draw: a value that one edge meets has one bin to go to."""
     row = np.log1p(np.array(counts) / sum(counts) * 1e4).astype(np.float32)
-    edges = np.quantile(row, np.linspace(0, 1, 50))
-    clear = ~np.isin(row, edges)
     found = np.array(list(cell(tokens_of([counts], value_input=mode), 0).values()))
-    assert (found[clear] == binning(row, 51)[clear]).all()
+    assert (found == binning(row, 51)).all()
+
+
+@pytest.mark.parametrize("genes", [50, 8, 15, 99, 148])
+def test_parity_where_edges_are_meant_to_meet_values(genes):
+    """49 divides these sizes less one, or shares 7 with them: numpy's rounding then decides the bin."""
+    rng = np.random.default_rng(genes)
+    for _ in range(20):
+        counts = rng.choice(5000, genes, replace=False) + 1
+        row = np.log1p(counts / counts.sum() * 1e4).astype(np.float32)
+        found = np.array(list(cell(tokens_of([counts], value_input="binned"), 0).values()))
+        assert (found == binning(row, 51)).all()
+
+
+def test_random_bins_are_upstream_s_from_the_same_draw(monkeypatch):
+    counts = np.random.default_rng(0).integers(1, 5, 80)
+    row = np.log1p(counts / counts.sum() * 1e4).astype(np.float32)
+    ours = np.array(list(cell(tokens_of([counts], value_input="binned_random", cells=["x"]), 0).values()))
+    draw = np.random.default_rng(module._seed("x")).random(80)
+    monkeypatch.setattr(np.random, "rand", lambda n: draw)
+    assert (ours == binning(row, 51)).all()
+    assert len(np.unique(ours)) > 20, "ties were spread"
 
 
 @settings(max_examples=40, deadline=None)
@@ -116,6 +136,16 @@ def test_a_cell_s_tokens_do_not_depend_on_the_others(mode):
     for row in range(6):
         alone = tokens_of(counts[[row]], cells=[names[row]], value_input=mode, max_tokens=15)
         assert cell(alone, 0) == cell(together, row)
+
+
+@pytest.mark.parametrize("mode", ["binned", "binned_random"])
+def test_bins_do_not_depend_on_how_many_cells_are_binned_at_a_time(mode, monkeypatch):
+    counts = np.random.default_rng(0).poisson(0.3, (40, 12))
+    assert (counts.sum(axis=1) == 0).any(), "cells without counts stand between others"
+    at_once = tokens_of(counts, value_input=mode)
+    for entries in (1, 9, 31):
+        monkeypatch.setattr(module, "TABLE", entries)
+        assert np.array_equal(tokens_of(counts, value_input=mode).values, at_once.values)
 
 
 def test_what_is_kept_of_a_large_cell_is_a_fair_choice():
