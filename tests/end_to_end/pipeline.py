@@ -67,6 +67,7 @@ def run(folder: Path, content: dict[str, Any], until: str | None = None) -> None
     with inside(folder):
         for name, command in commands(content):
             _, _, module, *arguments = shlex.split(command)
+            sys.modules.pop(module, None)  # run_module warns about a stage that another test has imported
             with patch.object(sys, "argv", [module, *arguments]):
                 runpy.run_module(module, run_name="__main__")
             if name == until:

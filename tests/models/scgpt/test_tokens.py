@@ -85,14 +85,17 @@ def test_parity_where_edges_are_meant_to_meet_values(genes):
         assert (found == binning(row, 51)).all()
 
 
-def test_random_bins_are_upstream_s_from_the_same_draw(monkeypatch):
-    counts = np.random.default_rng(0).integers(1, 5, 80)
-    row = np.log1p(counts / counts.sum() * 1e4).astype(np.float32)
-    ours = np.array(list(cell(tokens_of([counts], value_input="binned_random", cells=["x"]), 0).values()))
-    draw = np.random.default_rng(module._seed("x")).random(80)
-    monkeypatch.setattr(np.random, "rand", lambda n: draw)
-    assert (ours == binning(row, 51)).all()
-    assert len(np.unique(ours)) > 20, "ties were spread"
+@pytest.mark.parametrize("genes", [80, 50, 99, 148])
+def test_random_bins_are_upstream_s_from_the_same_draw(genes, monkeypatch):
+    rng = np.random.default_rng(genes)
+    for i in range(20):
+        counts = rng.integers(1, 12, genes)
+        row = np.log1p(counts / counts.sum() * 1e4).astype(np.float32)
+        ours = np.array(list(cell(tokens_of([counts], value_input="binned_random", cells=[f"x{i}"]), 0).values()))
+        draw = np.random.default_rng(module._seed(f"x{i}")).random(genes)
+        monkeypatch.setattr(np.random, "rand", lambda n, draw=draw: draw)
+        assert (ours == binning(row, 51)).all()
+        assert len(np.unique(ours)) > 11, "ties were spread"
 
 
 @settings(max_examples=40, deadline=None)

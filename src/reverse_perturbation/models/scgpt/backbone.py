@@ -9,6 +9,7 @@ saved with flash attention: ``transformer_encoder.layers.N.self_attn.Wqkv`` and 
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -16,6 +17,32 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
 from reverse_perturbation.errors import InputError
+
+# What this backbone computes, also where the key is absent; with another value it would load and embed wrongly.
+SUPPORTED: dict[str, Any] = {
+    "input_style": "binned",
+    "input_emb_style": "continuous",
+    "cell_emb_style": "cls",
+    "pre_norm": False,
+    "norm_scheme": "post",
+    "pad_token": "<pad>",
+}
+ANY, POSITIVE = (-inf, inf), (1, inf)
+# Field -> key of args.json, type, default (None: must be there), the lowest number allowed and what it must stay below.
+FIELDS: dict[str, tuple[str, type, Any, tuple[float, float]]] = {
+    "layers": ("nlayers", int, None, POSITIVE),
+    "heads": ("nheads", int, None, POSITIVE),
+    "width": ("embsize", int, None, POSITIVE),
+    "hidden": ("d_hid", int, None, POSITIVE),
+    "dropout": ("dropout", float, 0.2, (0, 1)),
+    "n_bins": ("n_bins", int, 51, (3, inf)),  # no count, and at least two bins for counts
+    "max_seq_len": ("max_seq_len", int, 1200, POSITIVE),
+    "pad_token": ("pad_token", str, "<pad>", ANY),
+    "pad_value": ("pad_value", int, -2, ANY),
+    "mask_value": ("mask_value", int, -1, ANY),
+    "classifier_layers": ("n_layers_cls", int, 3, POSITIVE),
+    "mvc": ("MVC", bool, True, ANY),
+}
 
 
 @dataclass(frozen=True)
@@ -42,35 +69,15 @@ class Architecture:
         Raises
         ------
         InputError
-            If a key is missing, mistyped or has a value this backbone does not support.
+            If a key is missing, mistyped, out of range or has a value this backbone does not support.
         """
         if not isinstance(args, Mapping):
             raise InputError(f"{source}: holds no object of settings; take args.json from the checkpoint's source")
-        supported = {
-            "input_emb_style": "continuous",
-            "cell_emb_style": "cls",
-            "pre_norm": False,
-            "norm_scheme": "post",
-        }
-        for key, value in supported.items():
+        for key, value in SUPPORTED.items():
             if args.get(key, value) != value:
                 raise InputError(f"{source}: {key} is {args[key]!r}; only {value!r} is supported")
-        fields = {
-            "layers": ("nlayers", int, None),
-            "heads": ("nheads", int, None),
-            "width": ("embsize", int, None),
-            "hidden": ("d_hid", int, None),
-            "dropout": ("dropout", float, 0.2),
-            "n_bins": ("n_bins", int, 51),
-            "max_seq_len": ("max_seq_len", int, 1200),
-            "pad_token": ("pad_token", str, "<pad>"),
-            "pad_value": ("pad_value", int, -2),
-            "mask_value": ("mask_value", int, -1),
-            "classifier_layers": ("n_layers_cls", int, 3),
-            "mvc": ("MVC", bool, True),
-        }
         found: dict[str, Any] = {}
-        for field, (key, kind, default) in fields.items():
+        for field, (key, kind, default, (lowest, limit)) in FIELDS.items():
             value = args.get(key, default)
             if value is None:
                 raise InputError(f"{source}: {key} is missing; take args.json from the checkpoint's source")
@@ -79,6 +86,11 @@ class Architecture:
             )
             if not fits:
                 raise InputError(f"{source}: {key} is {value!r}; expected {kind.__name__}")
+            if kind in (int, float) and not lowest <= value < limit:
+                raise InputError(
+                    f"{source}: {key} is {value!r}; expected at least {lowest}"
+                    + (f" and below {limit}" if limit < inf else "")
+                )
             found[field] = kind(value)
         if found["width"] % found["heads"]:
             raise InputError(f"{source}: embsize {found['width']} is not divisible by nheads {found['heads']}")

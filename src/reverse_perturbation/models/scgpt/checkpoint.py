@@ -1,17 +1,15 @@
 """scGPT checkpoints: a folder is loaded whole, or loading fails and says what is missing."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone
-from reverse_perturbation.models.scgpt.layouts import REQUIRED, Layout, to_official
+from reverse_perturbation.models.scgpt.layouts import OPTIONAL, REQUIRED, Layout, to_official
 from reverse_perturbation.models.scgpt.vocabulary import read_json_of, read_vocabulary, weights_file
 from reverse_perturbation.storage import sha256, write_atomically, write_json
 
@@ -67,8 +65,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Load a folder with ``args.json``, ``vocab.json`` and ``best_model.pt`` or ``model.safetensors``.
 
     Every tensor of the gene encoder, the value encoder and the transformer must be there, finite and of the
-    right shape. Decoders and the like may be absent or extra. A ``.pt`` file is read with ``weights_only=True`` and
-    never otherwise, so a file cannot run code.
+    right shape; decoders and the like may be absent or extra, nothing else may. A ``.pt`` file is read with
+    ``weights_only=True`` and never otherwise, so a file cannot run code. A state dict inside another dict
+    (``{"model_state_dict": ...}``) is refused: which of several would be meant is not for a loader to guess.
 
     Raises
     ------
@@ -78,7 +77,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     path, folder = weights_file(folder), Path(folder)
     architecture = Architecture.from_args(read_json_of(folder / "args.json"), folder / "args.json")
     vocabulary = read_vocabulary(folder, architecture.pad_token)
-    state, layout = to_official(_tensors(path))
+    state, layout = to_official(_tensors(path), path)
     model = build_backbone(architecture, vocabulary)
     own = model.state_dict()
     _check(path, state, own)
@@ -114,38 +113,34 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, weights_only=True, map_location="cpu")
         )
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
+    except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: cannot be read as a plain state dict ({reason}); copy it again, or save model.state_dict() alone"
         ) from None
-    if not isinstance(found, dict) or not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+    if not isinstance(found, dict) or not found or not all(_is_entry(*entry) for entry in found.items()):
         raise InputError(
             f"{path}: holds {type(found).__name__} that is not a state dict; save model.state_dict() alone"
         )
     return found
 
 
+def _is_entry(name: object, tensor: object) -> bool:
+    return isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+
+
 def _check(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
     required = sorted(name for name in own if REQUIRED.match(name))
     problems = [f"{name} is missing" for name in required if name not in state]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-        for name in required
-        if name in state and state[name].shape != own[name].shape
-    ]
-    problems += [
-        f"{name} is not finite" for name in required if name in state and not torch.isfinite(state[name]).all()
-    ]
-    stray = sorted(name for name in state if REQUIRED.match(name) and name not in own)
+    for name in (name for name in required if name in state):
+        tensor, shape = state[name], tuple(own[name].shape)
+        if tuple(tensor.shape) != shape:
+            problems.append(f"{name} has shape {tuple(tensor.shape)}, not {shape}")
+        if not tensor.is_floating_point():
+            problems.append(f"{name} holds {tensor.dtype}, not floating point numbers")
+        elif not torch.isfinite(tensor.float()).all():  # as it is loaded: a double can be too large for float32
+            problems.append(f"{name} is not finite")
+    stray = sorted(name for name in state if name not in own and not OPTIONAL.match(name))
     problems += [f"{name} has no place in a model of args.json" for name in stray]
     if problems:
         more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""

@@ -1,14 +1,16 @@
 """The names under which people keep scGPT's weights, and the way from each to the official ones."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from torch import Tensor
 
+from reverse_perturbation.errors import InputError
+
 Layout = Literal["official", "pytorch_attention", "flash_impl", "nano", "rehost"]
 
-# What must be there whole: the rest of the network predicts values and is not asked here.
+# What must be there whole, and what may be absent or extra: it reads the embeddings and does not change them.
 REQUIRED = re.compile(r"^(encoder|value_encoder|transformer_encoder)\.")
 OPTIONAL = re.compile(r"^(decoder|mvc_decoder|cls_decoder|flag_encoder|pert_encoder|grad_reverse_discriminator|sim)\b")
 
@@ -31,7 +33,7 @@ RENAMES: dict[Layout, tuple[tuple[str, str], ...]] = {
 }
 
 
-def detect(names: Mapping[str, Tensor]) -> Layout:
+def detect(names: Collection[str]) -> Layout:
     """Tell the layout from the names, ``module.`` already taken off."""
     if any(name.startswith(("gene_encoder.", "transformer.layers.")) for name in names):
         return "rehost"
@@ -44,13 +46,22 @@ def detect(names: Mapping[str, Tensor]) -> Layout:
     return "official"
 
 
-def to_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
-    """Rename tensors of any layout to the official names; tensors are not changed."""
-    bare = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state.items()}
-    layout = detect(bare)
-    renamed = {}
-    for name, tensor in bare.items():
+def to_official(state: Mapping[str, Tensor], source: object) -> tuple[dict[str, Tensor], Layout]:
+    """Rename tensors of any layout to the official names; tensors are not changed. ``source`` names them in errors.
+
+    Raises
+    ------
+    InputError
+        If two tensors have the same official name, so that one would hide the other.
+    """
+    bare = {name: re.sub(r"^(module\.)+", "", name) for name in state}
+    layout = detect(bare.values())
+    renamed: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for original, name in bare.items():
         for pattern, replacement in RENAMES[layout]:
             name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
+        if name in renamed:
+            raise InputError(f"{source}: {origin[name]} and {original} are the same tensor, {name}; keep one of them")
+        renamed[name], origin[name] = state[original], original
     return renamed, layout

@@ -17,6 +17,7 @@ from reverse_perturbation.config import Scgpt
 from reverse_perturbation.data.normalize import log1p_cp10k
 
 QUANTILES = (0.001, 0.999)
+TABLE = 1 << 19  # entries of the table by which counts are sorted: so many cells are binned at a time as fit
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,14 @@ def tokenize(
         Of :func:`fit_scale`.
     """
     known = np.flatnonzero(token_ids >= 0)
-    expression = log1p_cp10k(counts, totals)[:, known]
-    expression.sort_indices()
+    if len(known) < len(token_ids):
+        counts = counts[:, known]
+    expression = counts.sorted_indices()
     if config.value_input == "log1p":
-        expression.data = 1 + (expression.data - scale.low) * ((n_bins - 2) / (scale.high - scale.low))
+        values = log1p_cp10k(expression, totals).data
+        expression.data = 1 + (values - scale.low) * ((n_bins - 2) / (scale.high - scale.low))
     else:
-        expression.data = _binned(expression, n_bins, cells if config.value_input == "binned_random" else None)
+        expression.data = _binned(expression, totals, n_bins, cells if config.value_input == "binned_random" else None)
     columns, values, offsets = expression.indices, expression.data, expression.indptr.astype(np.int64)
     if config.zero_genes:
         columns = np.tile(np.arange(len(known)), len(cells))
@@ -158,22 +161,75 @@ def tokenize(
     return _limited(tokens, config.max_tokens, cells)
 
 
-def _binned(expression: sp.csr_matrix, n_bins: int, cells: np.ndarray | None) -> np.ndarray:
-    """Bin each cell's non-zero values by its own quantiles, as ``scgpt.preprocess.binning``."""
-    result = np.empty(expression.nnz, dtype=np.float32)
-    levels = np.linspace(0, 1, n_bins - 1)
-    for row, (start, stop) in enumerate(zip(expression.indptr[:-1], expression.indptr[1:], strict=True)):
-        values = expression.data[start:stop]
-        if not len(values):
-            continue
-        edges = np.quantile(values, levels)
-        left, right = np.digitize(values, edges), np.digitize(values, edges, right=True)
+def _binned(counts: sp.csr_matrix, totals: np.ndarray, n_bins: int, cells: np.ndarray | None) -> np.ndarray:
+    """Bin the log1p values of each cell's counts by their own quantiles, as ``scgpt.preprocess.binning``."""
+    result = np.empty(counts.nnz, dtype=np.float32)
+    rows = max(1, TABLE // (int(counts.data.max(initial=0)) + 1))
+    for first in range(0, counts.shape[0], rows):
+        block = slice(first, first + rows)
+        cut = counts[block]
+        part = slice(counts.indptr[first], counts.indptr[first] + cut.nnz)
+        low, high, run = _bin_ranges(cut, totals[block], n_bins)
         if cells is None:
-            result[start:stop] = np.where(left > right, (left + right + 1) / 2, left)
+            result[part] = np.where(high > low, (low + high + 1) / 2, high)[run]
         else:
-            draw = np.random.default_rng(_seed(cells[row])).random(len(values))
-            result[start:stop] = np.ceil(draw * (right - left) + left)
+            draw = _draws(cells[block], np.diff(cut.indptr))
+            result[part] = np.ceil(draw * (low - high)[run] + high[run])
     return result
+
+
+def _bin_ranges(counts: sp.csr_matrix, totals: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for each run of equal counts in a cell, how many edges lie below it, and how many at or below it.
+
+    The edges of a cell are the quantiles of its values, so every edge is, or lies between, two neighbours among its
+    sorted values. Counting edges is then counting places in the sorted values. As the values follow the counts, and
+    these are small whole numbers, a table of how often a cell has each count sorts them.
+
+    Returns
+    -------
+    low, high
+        int64 [n_runs].
+    run
+        int64 [n_values], the run of each value.
+    """
+    lengths = np.diff(counts.indptr)
+    width = int(counts.data.max(initial=0)) + 1
+    codes = np.repeat(np.arange(len(lengths)) * width, lengths) + counts.data.astype(np.int64)
+    table = np.bincount(codes, minlength=len(lengths) * width)
+    found = np.flatnonzero(table)
+    size = table[found]
+    table[found] = np.arange(len(found))
+    cell, count = np.divmod(found, width)
+    first_run = np.searchsorted(cell, np.arange(len(lengths) + 1))
+    runs = sp.csr_matrix((count.astype(np.float32), count, first_run), shape=(len(lengths), width))
+    below, reached = _edges(np.repeat(log1p_cp10k(runs, totals).data, size), lengths[lengths > 0], n_bins)
+    last = np.cumsum(size) - 1
+    others = (cell - np.cumsum(lengths == 0)[cell]) * (n_bins - 1)  # edges of the cells before; an empty cell has none
+    low = np.searchsorted(below, last - size + 1, side="left") - others
+    high = np.searchsorted(reached, last, side="right") - others
+    return low, high, table[codes]
+
+
+def _edges(ordered: np.ndarray, lengths: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place of the value at or below each edge, and of that at or above it, among ``ordered`` values.
+
+    The arithmetic is that of ``numpy.quantile``: where an edge is meant to meet a value, rounding can put it beside,
+    and the same bins as upstream's follow only from the same rounding.
+    """
+    start = (np.cumsum(lengths) - lengths)[:, None]
+    place = (lengths[:, None] - 1) * np.linspace(0, 1, n_bins - 1)
+    floor = np.floor(place).astype(np.int64)
+    weight = place - floor
+    floor += start
+    ceiling = np.minimum(floor + 1, start + lengths[:, None] - 1)
+    left, right = ordered[floor], ordered[ceiling]
+    edge = np.where(weight < 0.5, left + (right - left) * weight, right - (right - left) * (1 - weight))
+    return np.where(edge == right, ceiling, floor).ravel(), np.where(edge == left, floor, ceiling).ravel()
+
+
+def _draws(cells: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    drawn = [np.random.default_rng(_seed(cell)).random(n) for cell, n in zip(cells, lengths, strict=True)]
+    return np.concatenate([np.empty(0), *drawn])
 
 
 def _limited(tokens: Tokens, most: int, cells: np.ndarray) -> Tokens:
