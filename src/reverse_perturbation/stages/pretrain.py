@@ -25,7 +25,7 @@ def pretrain(args: argparse.Namespace, params: Params) -> None:
         save_checkpoint(args.output, given.model, given.vocabulary, given.architecture)
         return
     screen = screen_of(args, params, controls=True)
-    architecture = small_architecture(params.pretrain)
+    architecture = small_architecture(params.pretrain, params.scgpt.value_input)
     vocabulary = small_vocabulary(screen.tokens)
     torch.manual_seed(params.pretrain.seed)
     model = build_backbone(architecture, vocabulary)
@@ -44,7 +44,7 @@ def pretrain(args: argparse.Namespace, params: Params) -> None:
         params.pretrain,
         device=device(),
         on_epoch=lambda epoch, loss: print(
-            f"pretrain: epoch {epoch}/{params.pretrain.epochs}, mean squared error {loss:.2f}", flush=True
+            f"pretrain: epoch {epoch}/{params.pretrain.epochs}, mean squared error {loss:.3f}", flush=True
         ),
     )
     save_checkpoint(args.output, model.cpu(), vocabulary, architecture)

@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory) -> Path:
     """A folder in the official layout: 3 layers, width 16, random weights."""
     folder = tmp_path_factory.mktemp("scgpt") / "base"
     config = PARAMS.pretrain.model_copy(update={"layers": 3, "heads": 2, "width": 16})
-    architecture = small_architecture(config)
+    architecture = small_architecture(config, "log1p")
     vocabulary = small_vocabulary(np.array([f"G{i}" for i in range(GENES)], dtype=object))
     torch.manual_seed(0)
     save_checkpoint(folder, build_backbone(architecture, vocabulary), vocabulary, architecture)

@@ -231,7 +231,7 @@ def test_a_broken_vocabulary(copy, change, message):
         ({"nlayers": "3"}, "nlayers is '3'; expected int"),
         ({"nheads": 3}, "embsize 16 is not divisible by nheads 3"),
         ({"embsize": None}, "embsize is missing"),
-        ({"input_style": "log1p"}, "input_style is 'log1p'; only 'binned'"),
+        ({"input_style": "normed_raw"}, "input_style is 'normed_raw'; only 'binned' and 'log1p' are supported"),
         ({"pad_token": "G0"}, "pad_token is 'G0'; only '<pad>'"),
         ({"nheads": 0}, "nheads is 0; expected at least 1"),
         ({"d_hid": -1}, "d_hid is -1; expected at least 1"),

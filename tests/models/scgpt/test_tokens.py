@@ -50,6 +50,11 @@ def test_log1p_by_hand():
     assert cell(tokens, 0) == pytest.approx({0: 1, 1: 25.5, 2: 50}, rel=1e-6)
 
 
+def test_log1p_values_stay_as_they_are_for_an_encoder_trained_on_them():
+    tokens = tokens_of([[1, 3, 7]], totals=[1e4], scale=None, value_input="log1p")
+    assert cell(tokens, 0) == pytest.approx({0: np.log(2), 1: np.log(4), 2: np.log(8)}, rel=1e-6)
+
+
 def test_a_batch_has_cls_first_and_padding_last():
     ids, values, padding = tokens_of([[0, 3, 1], [0, 0, 2]], value_input="binned").batch(np.array([1, 0]))
     assert ids.tolist() == [[101, 2, 100], [101, 1, 2]]

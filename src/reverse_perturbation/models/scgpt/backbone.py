@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
 from reverse_perturbation.errors import InputError
 
-# What this backbone computes, also where the key is absent; with another value it would load and embed wrongly.
-SUPPORTED: dict[str, Any] = {
-    "input_style": "binned",
-    "input_emb_style": "continuous",
-    "cell_emb_style": "cls",
-    "pre_norm": False,
-    "norm_scheme": "post",
-    "pad_token": "<pad>",
+# What this backbone computes, the first value also where the key is absent; with another it would embed wrongly.
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "input_style": ("binned", "log1p"),
+    "input_emb_style": ("continuous",),
+    "cell_emb_style": ("cls",),
+    "pre_norm": (False,),
+    "norm_scheme": ("post",),
+    "pad_token": ("<pad>",),
 }
 ANY, POSITIVE = (-inf, inf), (1, inf)
 # Field -> key of args.json, type, default (None: must be there), the lowest number allowed and what it must stay below.
@@ -35,6 +34,7 @@ FIELDS: dict[str, tuple[str, type, Any, tuple[float, float]]] = {
     "width": ("embsize", int, None, POSITIVE),
     "hidden": ("d_hid", int, None, POSITIVE),
     "dropout": ("dropout", float, 0.2, (0, 1)),
+    "input_style": ("input_style", str, "binned", ANY),
     "n_bins": ("n_bins", int, 51, (3, inf)),  # no count, and at least two bins for counts
     "max_seq_len": ("max_seq_len", int, 1200, POSITIVE),
     "pad_token": ("pad_token", str, "<pad>", ANY),
@@ -47,13 +47,18 @@ FIELDS: dict[str, tuple[str, type, Any, tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """What ``args.json`` says of a model, as far as it matters here."""
+    """What ``args.json`` says of a model, as far as it matters here.
+
+    ``input_style`` is upstream's: what the value encoder was trained on, ``binned`` (1 to ``n_bins`` - 1) or ``log1p``
+    (log1p of counts per ten thousand).
+    """
 
     layers: int
     heads: int
     width: int
     hidden: int
     dropout: float
+    input_style: str
     n_bins: int
     max_seq_len: int
     pad_token: str
@@ -73,9 +78,10 @@ class Architecture:
         """
         if not isinstance(args, Mapping):
             raise InputError(f"{source}: holds no object of settings; take args.json from the checkpoint's source")
-        for key, value in SUPPORTED.items():
-            if args.get(key, value) != value:
-                raise InputError(f"{source}: {key} is {args[key]!r}; only {value!r} is supported")
+        for key, values in SUPPORTED.items():
+            if args.get(key, values[0]) not in values:
+                known = " and ".join(map(repr, values))
+                raise InputError(f"{source}: {key} is {args[key]!r}; only {known} {_are(values)} supported")
         found: dict[str, Any] = {}
         for field, (key, kind, default, (lowest, limit)) in FIELDS.items():
             value = args.get(key, default)
@@ -106,7 +112,7 @@ class Architecture:
             "dropout": self.dropout,
             "n_bins": self.n_bins,
             "max_seq_len": self.max_seq_len,
-            "input_style": "binned",
+            "input_style": self.input_style,
             "input_emb_style": "continuous",
             "pad_token": self.pad_token,
             "pad_value": self.pad_value,
@@ -116,6 +122,10 @@ class Architecture:
             "MVC": self.mvc,
             "fast_transformer": True,
         }
+
+
+def _are(values: tuple[Any, ...]) -> str:
+    return "are" if len(values) > 1 else "is"
 
 
 class SelfAttention(nn.Module):
@@ -197,23 +207,22 @@ def build_backbone(architecture: Architecture, vocabulary: Mapping[str, int]) ->
         warnings.simplefilter("ignore")  # scgpt says at import that flash_attn is absent; it is not needed
         from scgpt.model import TransformerModel  # takes seconds, so only where a model is built
     a = architecture
-    with torch.random.fork_rng(devices=[]):  # upstream's own layers are thrown away: one small layer is enough
-        model = TransformerModel(
-            ntoken=len(vocabulary),
-            d_model=a.width,
-            nhead=a.heads,
-            d_hid=a.hidden,
-            nlayers=1,
-            nlayers_cls=a.classifier_layers,
-            n_cls=1,
-            vocab=vocabulary,
-            dropout=a.dropout,
-            pad_token=a.pad_token,
-            pad_value=a.pad_value,
-            do_mvc=a.mvc,
-            n_input_bins=a.n_bins,
-            use_fast_transformer=False,
-        )
+    model = TransformerModel(
+        ntoken=len(vocabulary),
+        d_model=a.width,
+        nhead=a.heads,
+        d_hid=a.hidden,
+        nlayers=1,  # upstream's own layers are thrown away: one small layer is enough
+        nlayers_cls=a.classifier_layers,
+        n_cls=1,
+        vocab=vocabulary,
+        dropout=a.dropout,
+        pad_token=a.pad_token,
+        pad_value=a.pad_value,
+        do_mvc=a.mvc,
+        n_input_bins=a.n_bins,
+        use_fast_transformer=False,
+    )
     model.transformer_encoder = Encoder(a)
     return model
 

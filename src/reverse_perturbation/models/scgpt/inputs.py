@@ -26,10 +26,22 @@ def token_ids_of(screen: Screen, vocabulary: dict[str, int]) -> np.ndarray:
 def tokens_of(screen: Screen, checkpoint: Checkpoint, config: Scgpt) -> Tokens:
     """Tokenise every cell of a screen.
 
-    The scale of continuous values is fitted on the reference cells alone, as everything fitted is.
+    A value encoder that was trained on bins gets continuous values mapped to the range of the bins; the mapping is
+    fitted on the reference cells alone, as everything fitted is.
+
+    Raises
+    ------
+    InputError
+        If the vocabulary knows none of the genes, or ``binned`` values are asked for and the encoder knows none.
     """
-    reference = screen.rows("reference")
     architecture = checkpoint.architecture
+    continuous = architecture.input_style == "log1p"
+    if continuous and config.value_input != "log1p":
+        raise InputError(
+            f"scgpt.value_input is {config.value_input!r}, but the checkpoint was trained on log1p values (args.json: "
+            "input_style); set scgpt.value_input=log1p"
+        )
+    reference = screen.rows("reference")
     return tokenize(
         screen.counts,
         screen.totals,
@@ -39,5 +51,5 @@ def tokens_of(screen: Screen, checkpoint: Checkpoint, config: Scgpt) -> Tokens:
         n_bins=architecture.n_bins,
         vocabulary=checkpoint.vocabulary,
         pad_value=architecture.pad_value,
-        scale=fit_scale(screen.counts[reference], screen.totals[reference]),
+        scale=None if continuous else fit_scale(screen.counts[reference], screen.totals[reference]),
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import AdamW
 
-from reverse_perturbation.config import Pretrain
+from reverse_perturbation.config import Pretrain, ValueInput
 from reverse_perturbation.models.scgpt.backbone import Architecture
 from reverse_perturbation.models.scgpt.samplers import random_batches
 from reverse_perturbation.models.scgpt.tokens import Tokens
@@ -25,7 +25,7 @@ WARMUP_FRACTION = 0.05
 CLIP_NORM = 1.0
 
 
-def small_architecture(config: Pretrain) -> Architecture:
+def small_architecture(config: Pretrain, value_input: ValueInput) -> Architecture:
     """Describe the model to be trained, in the terms of the official ``args.json``."""
     return Architecture.from_args(
         {
@@ -36,7 +36,7 @@ def small_architecture(config: Pretrain) -> Architecture:
             "dropout": config.dropout,
             "n_bins": 51,
             "max_seq_len": 1200,
-            "input_style": "binned",
+            "input_style": "log1p" if value_input == "log1p" else "binned",
             "input_emb_style": "continuous",
             "pad_token": "<pad>",
             "pad_value": -2,
@@ -81,7 +81,7 @@ def pretrain(
     device
         Where to compute.
     on_epoch
-        Called with the epoch's number and its mean squared error, on the scale of the values fed in (0 to 50).
+        Called with the epoch's number and its mean squared error, on the scale of the values fed in.
     """
     torch.manual_seed(config.seed)
     order = np.random.default_rng(config.seed)

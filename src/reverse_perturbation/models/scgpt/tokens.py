@@ -102,7 +102,7 @@ def tokenize(
     n_bins: int,
     vocabulary: Mapping[str, int],
     pad_value: int,
-    scale: Scale,
+    scale: Scale | None,
 ) -> Tokens:
     """Turn masked counts into tokens.
 
@@ -112,9 +112,9 @@ def tokenize(
       a tied value at random between its lowest and highest bin, this takes the middle of the two, the mean of
       that draw, which need not be a whole number;
     - ``binned_random``: upstream's draw, from a generator seeded by the cell's id;
-    - ``log1p``: log1p of counts per ten thousand, mapped linearly so that ``scale`` becomes 1 to ``n_bins - 1``, the
-      range the value encoder was trained on. Without taking ``low`` off, all values would lie in the upper part of the
-      range, where the encoder's layer norm leaves little to tell them apart.
+    - ``log1p``: log1p of counts per ten thousand, as they are for a value encoder that was trained on them; for one
+      trained on bins mapped linearly so that ``scale`` becomes 1 to ``n_bins - 1``. Without taking ``low`` off, all
+      values would lie in the upper part of the range, where the encoder's layer norm leaves little to tell them apart.
 
     Parameters
     ----------
@@ -134,15 +134,16 @@ def tokenize(
     vocabulary
         Token -> id, for the special ones.
     scale
-        Of :func:`fit_scale`.
+        Of :func:`fit_scale`, or None for ``log1p`` values as they are.
     """
     known = np.flatnonzero(token_ids >= 0)
     if len(known) < len(token_ids):
         counts = counts[:, known]
     expression = counts.sorted_indices()
     if config.value_input == "log1p":
-        values = log1p_cp10k(expression, totals).data
-        expression.data = 1 + (values - scale.low) * ((n_bins - 2) / (scale.high - scale.low))
+        expression.data = log1p_cp10k(expression, totals).data
+        if scale is not None:
+            expression.data = 1 + (expression.data - scale.low) * ((n_bins - 2) / (scale.high - scale.low))
     else:
         expression.data = _binned(expression, totals, n_bins, cells if config.value_input == "binned_random" else None)
     columns, values, offsets = expression.indices, expression.data, expression.indptr.astype(np.int64)
