@@ -11,8 +11,7 @@ from reverse_perturbation.models.scgpt.backbone import build_backbone
 from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
 from reverse_perturbation.models.scgpt.inputs import tokens_of
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
-
-from .conftest import PARAMS
+from tests.models.scgpt.conftest import PARAMS
 
 GENES = np.array(["G0", "G1", "G2"], dtype=object)
 SCREEN = Screen(
