@@ -10,11 +10,15 @@ from reverse_perturbation.check import MEANING, SHOWN, main
 VALUES = dict.fromkeys((*SHOWN, "confidence_auc"), 0.5)
 PASSING = {
     "scgpt": VALUES | {"std": VALUES, "seeds": {"mrr": {"mean": 0.5, "std": 0.0, "low": 0.5, "high": 0.5}}},
+    "fusion": VALUES | {"std": VALUES, "mrr": 0.4321},
     "logreg": VALUES | {"mrr": 0.4567},
     "pca": VALUES | {"mrr": 0.1234},
     "gap": VALUES | {"mrr": -0.0321},
     "interval": {"mrr": {"low": -0.0654, "high": 0.0123}},
     "ratio": VALUES,
+    "fusion_gap": VALUES | {"mrr": 0.0123},
+    "fusion_interval": {"mrr": {"low": -0.0032, "high": 0.0234}},
+    "fusion_ratio": VALUES,
     "targets": {name: {"found": 0.5, "needed": 0.4, "passed": True} for name in MEANING},
     "provenance": {
         "source": "simulated",
@@ -61,12 +65,16 @@ def test_each_missed_target_is_named(tmp_path, capsys, missed):
 def test_every_model_is_shown_with_gap_and_interval(tmp_path, capsys):
     _, out, _ = run(tmp_path, capsys, PASSING)
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[2:5]] == ["scgpt", "logreg", "pca"]
+    names = ["scgpt", "fusion", "logreg", "pca", "scgpt-logreg", "95", "fusion-logreg", "95"]
+    assert [line.split()[0] for line in lines[2:10]] == names
     assert lines[0].startswith("simulated data, mask own, legacy labels, 1,234 cell queries, 40 conditions")
-    assert "0.457" in lines[3]
-    assert "0.123" in lines[4]
-    assert "-0.032" in lines[5]
-    assert "95 % interval of the gap in mrr: -0.065 to +0.012" in out
+    assert "0.432" in lines[3]
+    assert "0.457" in lines[4]
+    assert "0.123" in lines[5]
+    assert "-0.032" in lines[6]
+    assert lines[7].endswith("95 % interval of this gap in mrr: -0.065 to +0.012")
+    assert "+0.012" in lines[8]
+    assert lines[9].endswith("95 % interval of this gap in mrr: -0.003 to +0.023")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"targets": {}}', ""])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reverse_perturbation.retrieval.compare import TRAINED
 from reverse_perturbation.storage import read_json
 
 SHOWN = ("exact_hit@1", "exact_hit@5", "mrr", "ndcg@5", "macro_hit@1")
@@ -22,7 +23,7 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
     """Lay out the comparison and the targets as text."""
     about = comparison["provenance"]
     models = [name for name, row in comparison.items() if isinstance(row, dict) and "confidence_auc" in row]
-    models = [name for name in models if name not in ("gap", "ratio")]
+    models = [name for name in models if not name.endswith(("gap", "ratio"))]
     text = [
         f"{about['source']} data, mask {about['mask']}, {about['labels']} labels, "
         f"{about['queries']:,} {about['query']} queries, {about['conditions']} conditions, "
@@ -30,9 +31,11 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
         f"{'model':<14}" + "".join(f"{name:>14}" for name in SHOWN),
     ]
     text += [f"{model:<14}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN) for model in models]
-    text.append(f"{'gap to logreg':<14}" + "".join(f"{comparison['gap'][name]:>+14.3f}" for name in SHOWN))
-    for name, interval in comparison["interval"].items():
-        text.append(f"  95 % interval of the gap in {name}: {interval['low']:+.3f} to {interval['high']:+.3f}")
+    for model, prefix in TRAINED.items():
+        gap = comparison[f"{prefix}gap"]
+        text.append(f"{f'{model}-logreg':<14}" + "".join(f"{gap[name]:>+14.3f}" for name in SHOWN))
+        for name, interval in comparison[f"{prefix}interval"].items():
+            text.append(f"  95 % interval of this gap in {name}: {interval['low']:+.3f} to {interval['high']:+.3f}")
     for name, target in comparison["targets"].items():
         verdict = "passed" if target["passed"] else "MISSED"
         text.append(f"{verdict}  {MEANING[name]}: {target['found']:.3f}, needed {target['needed']:.3f}")

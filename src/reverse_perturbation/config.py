@@ -133,6 +133,12 @@ class Finetune(Section):
     head_dropout: Dropout
 
 
+class Fusion(Section):
+    """Logistic regression's scores beside those of scGPT's head."""
+
+    linear_learning_rate: NotNegative
+
+
 class Library(Section):
     """What stands for a condition when cells are compared with it."""
 
@@ -185,6 +191,7 @@ class Params(Section):
     scgpt: Scgpt
     pretrain: Pretrain
     finetune: Finetune
+    fusion: Fusion
     library: Library
     query: Query
     evaluate: Evaluate

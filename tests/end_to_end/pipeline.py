@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -49,6 +50,12 @@ def _update(content: dict[str, Any], changes: dict[str, Any]) -> None:
 def commands(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Stage name and command, in the order of dvc.yaml, which is one in which they can run."""
     for name, stage in yaml.load(ROOT / "dvc.yaml")["stages"].items():
+        if "matrix" in stage:
+            for model, seed in product(stage["matrix"]["model"], content["seeds"]):
+                key = f"{model}-{seed}"
+                command = stage["cmd"].replace("${item.model}", model).replace("${item.seed}", str(seed))
+                yield f"{name}@{key}", command.replace("${key}", key)
+            continue
         each = stage.get("foreach")
         if each is None:
             yield name, stage["cmd"]

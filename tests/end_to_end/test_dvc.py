@@ -73,8 +73,9 @@ def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
         ("library.kind", "mean", {"evaluate", "evaluate_baselines"}),
         ("query.kind", "pseudobulk", {"evaluate", "evaluate_baselines"}),
         ("targets.mrr", 0.5, {"compare"}),
-        ("finetune.epochs", 3, {"finetune"}),
-        ("scgpt.value_input", "binned", {"pretrain", "finetune", "embed"}),
+        ("finetune.epochs", 3, {"finetune", "fuse"}),
+        ("fusion.linear_learning_rate", 0.5, {"fuse"}),
+        ("scgpt.value_input", "binned", {"pretrain", "finetune", "fuse", "embed"}),
         ("pca.components", 9, {"pca"}),
         ("split.query_fraction", 0.3, {"split"}),
         ("data.simulated.seed", 5, {"prepare"}),
@@ -104,8 +105,9 @@ def test_a_library_sweep_trains_nothing(repository):
     said = call(
         repository, "dvc", "exp", "run", "-S", "library.kind=raw_cell", "-S", "evaluate.ranking=library", "-n", "raw"
     )
-    assert "Running stage 'evaluate@0'" in said
+    assert "Running stage 'evaluate@scgpt-0'" in said
     assert "Running stage 'finetune@0'" not in said
+    assert "Running stage 'fuse@0'" not in said
     table = call(repository, "dvc", "exp", "show", "--csv", "--no-pager")
     assert any(line.startswith("raw,") or ",raw," in line for line in table.splitlines())
     moved = json.loads(call(repository, "dvc", "metrics", "diff", "HEAD", "raw", "--json"))

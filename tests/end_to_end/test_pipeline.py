@@ -11,9 +11,11 @@ import scipy.stats
 from reverse_perturbation import real_cells
 from reverse_perturbation.check import main as check
 from reverse_perturbation.data.contract import read_cells
-from tests.end_to_end.pipeline import inside, params, run
+from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.stages import embed, fuse
+from tests.end_to_end.pipeline import inside, params, run, yaml
 
-MODELS = ["logreg-42", "logreg_prior-42", "pca-42", "scgpt-0", "scgpt-1"]
+MODELS = ["logreg-42", "logreg_prior-42", "pca-42", "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_every_model_answers_the_same_queries(simulated):
 def test_a_grid_has_every_setting(simulated):
     for name in MODELS:
         rows = pd.read_csv(simulated / "results" / "grid" / f"{name}.csv")
-        rankings = {"logreg": 1, "logreg_prior": 1, "pca": 3, "scgpt": 4}[name.rsplit("-", 1)[0]]
+        rankings = {"logreg": 1, "logreg_prior": 1, "pca": 3, "scgpt": 4, "fusion": 4}[name.rsplit("-", 1)[0]]
         assert len(rows) == rankings * 2 * 2
         assert set(rows["labels"]) == {"legacy", "canonical"}
 
@@ -50,7 +52,9 @@ def test_logistic_regression_finds_what_was_simulated(simulated):
 def test_the_report_has_every_row_and_says_simulated(simulated):
     text = (simulated / "results" / "reports" / "report.md").read_text()
     assert "Simulated cells" in text
-    assert text.count("\n| scgpt |") >= 2
+    rows = text.split("## Every model and seed")[1].split("## ")[0].split("\n\n| model")[1]
+    for model in ("scgpt", "fusion"):
+        assert rows.count(f"\n| {model} |") == 2
     for model in ("logreg", "logreg_prior", "pca", "chance"):
         assert f"\n| {model} |" in text
     for line in text.splitlines():
@@ -69,8 +73,29 @@ def test_the_check_says_what_is_missed(simulated, capsys):
 
 def test_the_second_run_gives_the_same_metrics(simulated, tmp_path):
     """Nothing depends on the clock, the folder, or what ran before."""
-    run(tmp_path, params(), until="evaluate@0")
-    assert metrics(tmp_path, "scgpt-0") == metrics(simulated, "scgpt-0")
+    run(tmp_path, params(), until="evaluate@fusion-0")
+    for name in ("scgpt-0", "fusion-0"):
+        assert metrics(tmp_path, name) == metrics(simulated, name)
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_each_fit_of_fusion_starts_from_the_same_fit_of_logreg(simulated, tmp_path, refit):
+    """Frozen, fusion stays what it starts from; the fit that has seen the validation cells may not leak."""
+    content = params(finetune={"adaptation": "frozen", "readout": ["cls"], "refit": refit})
+    with (tmp_path / "params.yaml").open("w") as file:
+        yaml.dump(content, file)
+    model, found = str(tmp_path / "model"), tmp_path / "outputs"
+    shared = ["--params", str(tmp_path / "params.yaml"), "--cells", "data/prepared/cells.h5ad"]
+    shared += ["--split", "data/split/split.csv", "--genes", "data/vocab/genes.csv"]
+    shared += ["--checkpoint", "models/scgpt_base", "--model", model]
+    with inside(simulated):
+        fuse.main([*shared, "--logreg", "models/logreg", "--seed", "0", "--curves", str(tmp_path / "curves")])
+        embed.main([*shared, "--kind", "fusion", "--outputs", str(found)])
+    for fit, start in (("selection", "selection"), ("final", "final" if refit else "selection")):
+        ours = Outputs.load(found / f"{fit}.npz")
+        theirs = Outputs.load(simulated / "data" / "outputs" / "logreg" / f"{start}.npz")
+        assert list(ours.conditions) == list(theirs.conditions)
+        assert ours.log_proba == pytest.approx(theirs.log_proba, abs=1e-5)
 
 
 def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp_path):
@@ -155,7 +180,7 @@ def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, 
     text = (tmp_path / "real.md").read_text()
     for mask in ("none", "own", "all_targets"):
         section = text.split(f"## Mask {mask}")[1].split("## ")[0]
-        assert section.count("\n| scgpt |") == 2
+        assert section.count("\n| scgpt |") == section.count("\n| fusion |") == 2
         for model in ("logreg", "logreg_prior", "pca", "chance"):
             assert f"\n| {model} |" in section
     comparison = json.loads((tmp_path / "real.json").read_text())

@@ -19,7 +19,9 @@ from tests.end_to_end.pipeline import params
 CONDITIONS = np.array(["A+B", "A+ctrl", "B+ctrl", "D+ctrl"], dtype=object)
 LABELS = np.repeat(CONDITIONS, 10)
 # How far the truth stands out: PCA loses to all, the last seed of scGPT to the first.
-STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "logreg-42": 2.0, "logreg_prior-42": 1.8, "pca-42": 0.2}
+STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "fusion-0": 2.1, "fusion-1": 2.2}
+STRENGTH |= {"logreg-42": 2.0, "logreg_prior-42": 1.8, "pca-42": 0.2}
+TRAINED = ("scgpt", "fusion")
 PICTURES = ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
 
 
@@ -41,12 +43,12 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         "conditions": 4,
         "ranking": "classifier",
     }
-    names = [name for name in STRENGTH if not name.startswith("scgpt") or int(name[-1]) in seeds]
+    names = [name for name in STRENGTH if not name.startswith(TRAINED) or int(name[-1]) in seeds]
     for name in names:
         scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(name))
         scores.save(folder / "scores" / f"{name}.npz")
         found = metrics.compute(scores.scores, LABELS, CONDITIONS)
-        own = about | {"training_seed": int(name[-1]) if name.startswith("scgpt") else None}
+        own = about | {"training_seed": int(name[-1]) if name.startswith(TRAINED) else None}
         rest = {"validation": {"exact_hit@1": 0.123, "mrr": 0.321}, "chance": metrics.chance(LABELS, CONDITIONS)}
         write_json(folder / "metrics" / f"{name}.json", found | rest | {"provenance": own})
         cell = {"ranking": "classifier", "query": "cell", "labels": "canonical", "queries": 40, "conditions": 4}
@@ -57,8 +59,8 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         ]
         (folder / "grid").mkdir(exist_ok=True)
         pd.DataFrame(rows).to_csv(folder / "grid" / f"{name}.csv", index=False)
-    for seed in seeds if training else ():
-        curves = folder / "training" / f"scgpt-{seed}" / "plots" / "metrics"
+    for run in [name for name in names if name.startswith(TRAINED)] if training else ():
+        curves = folder / "training" / run / "plots" / "metrics"
         curves.mkdir(parents=True, exist_ok=True)
         for name in ("train_loss", "validation_loss", "exact_hit_at_1", "mrr"):
             pd.DataFrame({"step": [0, 1], name: [0.5, 0.25]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
@@ -92,12 +94,12 @@ def table(text: str, heading: str, number: int = 0) -> pd.DataFrame:
 def test_every_model_and_seed_has_its_row_the_losing_ones_too(simulated):
     _, text = simulated
     found = table(text, "Every model and seed")
-    assert found["model"].tolist() == ["scgpt", "scgpt", "logreg", "logreg_prior", "pca", "chance"]
-    assert found["training seed"].tolist() == ["0", "1", "-", "-", "-", "-"]
+    assert found["model"].tolist() == [name.rsplit("-", 1)[0] for name in STRENGTH] + ["chance"]
+    assert found["training seed"].tolist() == ["0", "1", "0", "1", "-", "-", "-", "-"]
     for name, shown in zip(STRENGTH, found["mrr"], strict=False):
         assert shown == f"{metrics.compute(proba(name), LABELS, CONDITIONS)['mrr']:.3f}"
     assert found["exact_hit@1"].iloc[-1] == "0.250"
-    assert float(found["mrr"][4]) < float(found["mrr"][1]) < float(found["mrr"][2])
+    assert float(found["mrr"][6]) < float(found["mrr"][1]) < float(found["mrr"][4])
     validation = table(text, "Every model and seed", 1)
     assert validation["model"].tolist() == found["model"].tolist()[:-1]
     assert set(validation["validation mrr"]) == {"0.321"}
@@ -112,14 +114,18 @@ def test_the_verdict_names_the_number_of_missed_targets(simulated):
     assert f"**Verdict: {missed} of 5 targets are missed.**" in text
 
 
-def test_the_gap_is_shown_with_both_kinds_of_interval(simulated):
+@pytest.mark.parametrize("model", TRAINED)
+def test_the_gap_is_shown_with_both_kinds_of_interval(simulated, model):
     _, text = simulated
-    hits = [metrics.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"] for name in ("scgpt-0", "scgpt-1")]
-    gap = table(text, "The gap to the tuned logistic regression").set_index("metric").loc["exact_hit@1"]
-    assert gap["scGPT"] == f"{np.mean(hits):.3f}"
+    hit = {name: metrics.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"] for name in STRENGTH}
+    hits = [hit[f"{model}-0"], hit[f"{model}-1"]]
+    heading, row = "The gap to the tuned logistic regression", (model, "exact_hit@1")
+    gap = table(text, heading).set_index(["model", "metric"]).loc[row]
+    assert gap["mean"] == f"{np.mean(hits):.3f}"
+    assert gap["gap"] == f"{np.mean(hits) - hit['logreg-42']:.3f}"
     assert gap["std over seeds"] == f"{np.std(hits, ddof=1):.3f}"
     assert float(gap["95 % low"]) < float(gap["gap"]) < float(gap["95 % high"])
-    seeds = table(text, "The gap to the tuned logistic regression", 1).set_index("metric").loc["exact_hit@1"]
+    seeds = table(text, heading, 1).set_index(["model", "metric"]).loc[row]
     half = 12.706 * np.std(hits, ddof=1) / 2**0.5
     assert float(seeds["95 % high"]) == pytest.approx(np.mean(hits) + half, abs=2e-3)
 

@@ -38,12 +38,21 @@ def scgpt() -> list[Run]:
     return [run("scgpt-0", [1, 2, 1, 3], 0), run("scgpt-1", [1, 1, 1, 3], 1)]
 
 
+def fusion() -> list[Run]:
+    return [run("fusion-0", [1, 1, 1, 1], 0), run("fusion-1", [1, 1, 1, 2], 1)]
+
+
+def trained(scgpt: list[Run]) -> dict[str, list[Run]]:
+    """scGPT's runs and fusion's, of the same seeds."""
+    return {"scgpt": scgpt, "fusion": fusion()[: len(scgpt)]}
+
+
 def baselines() -> dict[str, Run]:
     return {"logreg": run("logreg-42", [1, 1, 1, 2]), "pca": run("pca-42", [3, 3, 3, 3])}
 
 
 def test_gap_and_ratio_by_hand():
-    found = compare(scgpt(), baselines(), CONFIG, TARGETS)
+    found = compare(trained(scgpt()), baselines(), CONFIG, TARGETS)
     assert found["scgpt"]["exact_hit@1"] == pytest.approx((0.5 + 0.75) / 2)
     assert found["logreg"]["exact_hit@1"] == 0.75
     assert found["pca"]["exact_hit@1"] == 0
@@ -61,15 +70,33 @@ def test_interval_by_hand():
     A sample holds the worse query of both conditions twice with probability 1/16, more than 2.5 %, and the better
     one as often: the ends of the interval are the extremes.
     """
-    interval = compare(scgpt(), baselines(), CONFIG, TARGETS)["interval"]
+    interval = compare(trained(scgpt()), baselines(), CONFIG, TARGETS)["interval"]
     assert interval["mrr"]["low"] == pytest.approx((2 * -1 / 4 + 2 * -1 / 6) / 4)
     assert interval["mrr"]["high"] == pytest.approx(0)
     assert set(interval) == set(TESTED)
 
 
+def test_fusion_has_its_own_gap_interval_and_ratio():
+    """Fusion's second query of B is at rank 1 and 2, logreg's at 2; all the others are at 1.
+
+    Over seeds the hit gap of that query is 1/2, the others' 0. A sample holds it not at all or twice with probability
+    1/4 each, so the ends of the interval are 0 and 2 * 1/2 over four queries.
+    """
+    found = compare(trained(scgpt()), baselines(), CONFIG, TARGETS)
+    assert found["fusion"]["exact_hit@1"] == pytest.approx((1 + 0.75) / 2)
+    assert found["fusion"]["std"]["exact_hit@1"] == pytest.approx(0.25 / 2**0.5)
+    assert found["fusion"]["seeds"]["exact_hit@1"]["mean"] == pytest.approx(0.875)
+    assert found["fusion_gap"]["exact_hit@1"] == pytest.approx(0.125)
+    assert found["fusion_interval"]["exact_hit@1"] == pytest.approx({"low": 0, "high": 0.25})
+    assert found["fusion_ratio"]["exact_hit@1"] == pytest.approx(0.875 / 0.75)
+    assert found["fusion_gap"]["mrr"] == pytest.approx((1 - 0.5) / 2 / 4)
+    assert set(found["fusion_interval"]) == set(TESTED)
+    assert found["targets"]["mrr"]["found"] == found["scgpt"]["mrr"], "the targets are scGPT's"
+
+
 def test_the_interval_belongs_to_the_gap_to_logreg():
     ours = baselines() | {"logreg": run("logreg-42", [1, 2, 1, 3])}
-    same = compare([run("scgpt-0", [1, 2, 1, 3], 0)], ours, CONFIG, TARGETS)
+    same = compare(trained([run("scgpt-0", [1, 2, 1, 3], 0)]), ours, CONFIG, TARGETS)
     for name in TESTED:
         assert same["gap"][name] == 0
         assert same["interval"][name] == {"low": 0, "high": 0}
@@ -78,13 +105,13 @@ def test_the_interval_belongs_to_the_gap_to_logreg():
 def test_the_interval_is_stratified_by_condition():
     """Both queries of A are lost and both of B drawn, so resampling within conditions cannot move the gap."""
     theirs = {"logreg": run("logreg-42", [1, 1, 1, 1])}
-    found = compare([run("scgpt-0", [2, 2, 1, 1], 0)], theirs, CONFIG, TARGETS)
+    found = compare(trained([run("scgpt-0", [2, 2, 1, 1], 0)]), theirs, CONFIG, TARGETS)
     assert found["interval"]["exact_hit@1"] == {"low": -0.5, "high": -0.5}
 
 
 def test_spread_over_seeds_by_hand():
     """Hits 0.5 and 0.75; Student's t with one degree of freedom is 12.706."""
-    found = compare(scgpt(), baselines(), CONFIG, TARGETS)["scgpt"]
+    found = compare(trained(scgpt()), baselines(), CONFIG, TARGETS)["scgpt"]
     std = 0.25 / 2**0.5
     assert found["std"]["exact_hit@1"] == pytest.approx(std)
     spread = found["seeds"]["exact_hit@1"]
@@ -95,14 +122,14 @@ def test_spread_over_seeds_by_hand():
 
 
 def test_one_seed_has_no_spread():
-    found = compare(scgpt()[:1], baselines(), CONFIG, TARGETS)
+    found = compare(trained(scgpt()[:1]), baselines(), CONFIG, TARGETS)
     assert "seeds" not in found["scgpt"]
     assert found["targets"]["seeds"] == {"found": 1, "needed": 2, "passed": False}
     assert found["provenance"]["training_seeds"] == [0]
 
 
 def test_a_logreg_that_finds_nothing_has_no_ratio(tmp_path):
-    found = compare(scgpt(), {"logreg": run("logreg-42", [3, 3, 3, 3])}, CONFIG, TARGETS)
+    found = compare(trained(scgpt()), {"logreg": run("logreg-42", [3, 3, 3, 3])}, CONFIG, TARGETS)
     assert found["ratio"]["exact_hit@1"] is None
     assert found["ratio"]["mrr"] > 0
     write_json(tmp_path / "comparison.json", found)
@@ -115,11 +142,11 @@ def test_a_field_that_differs_is_named(field, place):
     odd = next(each for each in [*ours, *theirs.values()] if each.name == place)
     odd.metrics["provenance"][field] = OTHER.get(field, "another")
     with pytest.raises(InputError, match=rf"{place} and scgpt-0 .*provenance\.{field} is ") as caught:
-        compare(ours, theirs, CONFIG, TARGETS)
+        compare(trained(ours), theirs, CONFIG, TARGETS)
     assert [name for name in SHARED if f"provenance.{name} " in str(caught.value)] == [field]
     del odd.metrics["provenance"][field]
     with pytest.raises(InputError, match=rf"provenance\.{field} is None"):
-        compare(ours, theirs, CONFIG, TARGETS)
+        compare(trained(ours), theirs, CONFIG, TARGETS)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +176,12 @@ def test_what_may_differ():
 
 def test_wrong_baselines_and_seeds_are_named():
     with pytest.raises(InputError, match="logreg is not among the baselines"):
-        compare(scgpt(), {"pca": baselines()["pca"]}, CONFIG, TARGETS)
+        compare(trained(scgpt()), {"pca": baselines()["pca"]}, CONFIG, TARGETS)
     again = [run("scgpt-0", [1, 2, 1, 3], 0)] * 2
     with pytest.raises(InputError, match=r"seed comes twice in \[0, 0\]"):
-        compare(again, baselines(), CONFIG, TARGETS)
+        compare({"scgpt": again, "fusion": again}, baselines(), CONFIG, TARGETS)
+    with pytest.raises(InputError, match=r"fusion has the training seeds \[0\], scgpt \[0, 1\]; run"):
+        compare({"scgpt": scgpt(), "fusion": fusion()[:1]}, baselines(), CONFIG, TARGETS)
 
 
 def test_a_run_is_read_from_its_two_files(tmp_path):
@@ -202,5 +231,5 @@ def test_just_below_a_boundary_that_target_alone_is_missed(change, of_logreg, se
 def test_the_inputs_are_left_alone():
     ours, theirs = scgpt(), baselines()
     before = copy.deepcopy([each.metrics for each in [*ours, *theirs.values()]])
-    compare(ours, theirs, CONFIG, TARGETS)
+    compare(trained(ours), theirs, CONFIG, TARGETS)
     assert [each.metrics for each in [*ours, *theirs.values()]] == before

@@ -50,6 +50,10 @@ class Screen:
         """Return the row numbers of the cells in some parts."""
         return np.flatnonzero(np.isin(self.parts, parts))
 
+    def classes(self) -> list[str]:
+        """Return the conditions, each once, in the order of every model's classes."""
+        return sorted(set(self.conditions.astype(str)))
+
     def log1p(self) -> sp.csr_matrix:
         """Return log1p of counts per ten thousand, CSR float32."""
         return log1p_cp10k(self.counts, self.totals)

@@ -36,6 +36,17 @@ class LogisticRegression:
         Inverse strength of the L2 penalty.
     max_iter
         Iterations of lbfgs; whether they were enough is kept in ``converged``.
+
+    Attributes
+    ----------
+    conditions
+        Names of the classes, object array of str.
+    coef, intercept
+        float64 [n_conditions, n_genes] and [n_conditions]: weights of expression divided by ``scale``.
+    scale
+        float64 [n_genes].
+    genes
+        Names of the columns; known of a model that was loaded.
     """
 
     def __init__(self, scaling: Scaling, c: float, max_iter: int):
@@ -45,9 +56,10 @@ class LogisticRegression:
         self.conditions = np.empty(0, dtype=object)
         self.n_iter = 0
         self.converged = False
-        self._coef = np.empty((0, 0))
-        self._intercept = np.empty(0)
-        self._scale = np.empty(0)
+        self.coef = np.empty((0, 0))
+        self.intercept = np.empty(0)
+        self.scale = np.empty(0)
+        self.genes: list[str] = []
 
     def fresh(self) -> "LogisticRegression":
         """Return an unfitted model of the same configuration."""
@@ -72,7 +84,7 @@ class LogisticRegression:
             scale = MaxAbsScaler().fit(reference).scale_
         model = Sklearn(C=self.c, max_iter=self.max_iter, warm_start=start is not None)
         if start is not None:
-            model.coef_, model.intercept_ = _to_sklearn(start._coef, start._intercept)
+            model.coef_, model.intercept_ = _to_sklearn(start.coef, start.intercept)
             model.classes_ = start.conditions.astype(str)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -80,15 +92,15 @@ class LogisticRegression:
         self.converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
         for other in (w for w in caught if not issubclass(w.category, ConvergenceWarning)):
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        self._coef, self._intercept = _from_sklearn(model.coef_, model.intercept_)
-        self._scale = scale
+        self.coef, self.intercept = _from_sklearn(model.coef_, model.intercept_)
+        self.scale = scale
         self.conditions = model.classes_.astype(object)
         self.n_iter = int(model.n_iter_[0])
         return self
 
     def scores(self, queries: sp.csr_matrix) -> np.ndarray:
         """Return float64 [n, n_conditions], the linear predictor of each condition."""
-        return _divided(queries, self._scale) @ self._coef.T + self._intercept
+        return _divided(queries, self.scale) @ self.coef.T + self.intercept
 
     def log_proba(self, queries: sp.csr_matrix) -> np.ndarray:
         """Return float32 [n, n_conditions] log-probabilities."""
@@ -98,7 +110,7 @@ class LogisticRegression:
         """Write weights as safetensors beside a JSON, atomically; ``genes`` names the columns."""
         with write_atomically(folder) as temporary:
             temporary.mkdir()
-            weights = {"coef": self._coef, "intercept": self._intercept, "scale": self._scale}
+            weights = {"coef": self.coef, "intercept": self.intercept, "scale": self.scale}
             save_file(
                 {name: np.ascontiguousarray(array) for name, array in weights.items()},
                 temporary / "weights.safetensors",
@@ -129,12 +141,13 @@ class LogisticRegression:
         try:
             config, weights = read_json(folder / "config.json"), load_file(folder / "weights.safetensors")
             model = cls(config["scaling"], config["c"], config["max_iter"])
-            model._coef, model._intercept = weights["coef"], weights["intercept"]
-            model._scale = weights["scale"]
+            model.coef, model.intercept = weights["coef"], weights["intercept"]
+            model.scale = weights["scale"]
             model.conditions = np.array(config["conditions"], dtype=object)
+            model.genes = list(config["genes"])
             model.n_iter, model.converged = config["n_iter"], config["converged"]
-            if model._coef.shape != (len(model.conditions), len(model._scale)):
-                raise ValueError(f"weights {model._coef.shape} for {len(model.conditions)} conditions")
+            if model.coef.shape != (len(model.conditions), len(model.scale)):
+                raise ValueError(f"weights {model.coef.shape} for {len(model.conditions)} conditions")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(
                 f"{folder}: not a saved logistic regression ({error}); run `dvc repro logreg` again"

@@ -66,7 +66,7 @@ def confusion(matrices: Mapping[str, pd.DataFrame], path: str | Path, title: str
 
 
 def training_curves(runs: Mapping[str, pd.DataFrame], path: str | Path, title: str) -> None:
-    """Draw losses, validation metrics and learning rates over epochs; one colour a seed."""
+    """Draw losses, validation metrics and learning rates over epochs; one colour a model and seed."""
     panels = (
         ("cross-entropy, nats", {"train_loss": "train", "validation_loss": "validation"}),
         ("on validation", {"exact_hit_at_1": "exact_hit@1", "mrr": "mrr"}),

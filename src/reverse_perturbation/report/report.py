@@ -7,25 +7,30 @@ import numpy as np
 import pandas as pd
 
 from reverse_perturbation.check import MEANING
-from reverse_perturbation.report.tables import markdown, models_table, slice_of, targets_table
-from reverse_perturbation.retrieval.compare import TESTED
+from reverse_perturbation.report.tables import gaps_table, markdown, models_table, slice_of, targets_table
+from reverse_perturbation.retrieval.compare import TRAINED
 
 SIMULATED = (
     "> **Simulated cells.** These figures show that the pipeline works and how the models compare on a generative\n"
     "> model of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
     "> [norman_subset.md](norman_subset.md)."
 )
+WHAT_FUSION_IS = (
+    "`scgpt` answers from its tokens alone. `fusion` is the same scGPT beside the tuned logistic regression, from "
+    "whose scores its training sets out."
+)
 PSEUDOBULK = (
     "The queries are pseudo-bulks, and draws of one condition may share cells: they are not independent, so the\n"
     "interval is narrower than it should be."
 )
+SPREAD = {"mean": "mean", "std": "std", "low": "95 % low", "high": "95 % high"}
 PLOTS = {
     "hit_at_k.png": "Share of queries whose condition (left), or one that shares a gene with it (right), is among the "
     "first k.",
     "coverage.png": "Accuracy when only the most confident answers are given; confidence is the margin of the first "
     "score over the second.",
     "confusion.png": "What each condition's queries are answered with.",
-    "training.png": "Fine-tuning, the selection fit of each seed.",
+    "training.png": "Fine-tuning, the selection fit of each model and seed; fusion's epoch 0 is logistic regression.",
 }
 
 
@@ -56,10 +61,10 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         "## The specification's success criteria",
         markdown(targets_table(comparison["targets"], MEANING)),
         "## The gap to the tuned logistic regression",
-        "scGPT is the mean over its training seeds; the interval is a paired bootstrap over queries, stratified by "
-        "condition; how the seeds differ is not in it and stands below.",
+        f"{WHAT_FUSION_IS} Both are means over their training seeds; the interval is a paired bootstrap over queries, "
+        "stratified by condition; how the seeds differ is not in it and stands below.",
         PSEUDOBULK if about["query"] == "pseudobulk" else "",
-        markdown(_gap_rows(comparison)),
+        markdown(gaps_table(comparison)),
         *_over_seeds(comparison),
         "## Every model and seed",
         "`ranking` says what orders the conditions: a classifier's probabilities, or cosine similarity to a library. "
@@ -70,9 +75,10 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         "## Pictures",
         *[f"![{caption}]({plots}/{name})\n\n{caption}" for name, caption in PLOTS.items()],
         "## Every library, query and label space",
-        "All on the query cells, for the record; nothing was chosen by them. scGPT's rows are means over its "
-        f"seeds. A pseudo-bulk averages {about['query_draws']['cells']} query cells; a condition with fewer has no "
-        "such query and is counted under `skipped`.",
+        "All on the query cells, for the record; nothing was chosen by them. The rows of `scgpt` and `fusion` are "
+        f"means over their seeds; both have a library of scGPT's embedding alone. A pseudo-bulk averages "
+        f"{about['query_draws']['cells']} query cells; a condition with fewer has no such query and "
+        "is counted under `skipped`.",
         markdown(_grid_rows(grid)),
         "## Provenance",
         markdown([{"field": name, "value": str(value)} for name, value in about.items()]),
@@ -80,34 +86,17 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _gap_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    several = "seeds" in comparison["scgpt"]
-    return [
-        {
-            "metric": name,
-            "scGPT": comparison["scgpt"][name],
-            "std over seeds": comparison["scgpt"]["std"][name] if several else None,
-            "logreg": comparison["logreg"][name],
-            "gap": comparison["gap"][name],
-            "95 % low": comparison["interval"][name]["low"],
-            "95 % high": comparison["interval"][name]["high"],
-            "ratio": comparison["ratio"][name],
-        }
-        for name in TESTED
-    ]
-
-
 def _over_seeds(comparison: Mapping[str, Any]) -> list[str]:
-    seeds = comparison["scgpt"].get("seeds")
-    if seeds is None:
+    if "seeds" not in comparison["scgpt"]:
         return ["scGPT was trained with one seed: how much its figures hang on it is not known."]
     count = len(comparison["provenance"]["training_seeds"])
     return [
-        f"Over its {count} training seeds, with the 95 % interval of the mean (Student's t, wide for few seeds):",
+        f"Over the {count} training seeds, with the 95 % interval of the mean (Student's t, wide for few seeds):",
         markdown(
             [
-                {"metric": name, "mean": of["mean"], "std": of["std"], "95 % low": of["low"], "95 % high": of["high"]}
-                for name, of in seeds.items()
+                {"model": model, "metric": name} | {shown: of[key] for key, shown in SPREAD.items()}
+                for model in TRAINED
+                for name, of in comparison[model]["seeds"].items()
             ]
         ),
     ]

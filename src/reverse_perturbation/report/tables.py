@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from reverse_perturbation.retrieval.compare import TESTED, TRAINED
+
 HEADLINE = (
     "exact_hit@1",
     "exact_hit@5",
@@ -56,6 +58,25 @@ def models_table(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     blank = dict.fromkeys(("training seed", "split seed", "ranking"), "-") | {"slice": rows[-1]["slice"]}
     rows.append({"model": "chance"} | blank | {metric: last["chance"].get(metric) for metric in HEADLINE})
     return rows
+
+
+def gaps_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a metric that is tested and a model that has training seeds: how far it is from the tuned logreg."""
+    return [
+        {
+            "model": model,
+            "metric": metric,
+            "mean": comparison[model][metric],
+            "std over seeds": comparison[model]["std"][metric] if "seeds" in comparison[model] else None,
+            "logreg": comparison["logreg"][metric],
+            "gap": comparison[f"{prefix}gap"][metric],
+            "95 % low": comparison[f"{prefix}interval"][metric]["low"],
+            "95 % high": comparison[f"{prefix}interval"][metric]["high"],
+            "ratio": comparison[f"{prefix}ratio"][metric],
+        }
+        for model, prefix in TRAINED.items()
+        for metric in TESTED
+    ]
 
 
 def targets_table(targets: Mapping[str, Mapping[str, Any]], meaning: Mapping[str, str]) -> list[dict[str, Any]]:

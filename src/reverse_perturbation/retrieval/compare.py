@@ -1,4 +1,4 @@
-"""scGPT against logistic regression: the gap, its interval, and the specification's targets."""
+"""scGPT, alone and in fusion, against logistic regression: the gap, its interval, and the specification's targets."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -31,6 +31,8 @@ SHARED = (
 )
 COMPARED = ("exact_hit@1", "exact_hit@5", "relevant_hit@1", "macro_hit@1", "mrr", "ndcg@5", "confidence_auc")
 TESTED = ("exact_hit@1", "mrr", "ndcg@5")
+# The models that have training seeds, and what stands before the names of their gap, ratio and interval.
+TRAINED = {"scgpt": "", "fusion": "fusion_"}
 
 
 @dataclass(frozen=True)
@@ -84,60 +86,61 @@ def check_aligned(runs: list[Run]) -> None:
             raise InputError(f"{run.name} and {first.name} rank different conditions; run `dvc repro`")
 
 
-def compare(scgpt: list[Run], baselines: Mapping[str, Run], config: Compare, targets: Targets) -> dict[str, Any]:
-    """Set scGPT's seeds against the baselines.
+def compare(
+    trained: Mapping[str, list[Run]], baselines: Mapping[str, Run], config: Compare, targets: Targets
+) -> dict[str, Any]:
+    """Set the models that have training seeds against the baselines.
 
     Parameters
     ----------
-    scgpt
-        One run a training seed.
+    trained
+        For each of :data:`TRAINED` one run a training seed, the same seeds in the same order.
     baselines
         Must hold ``logreg``; others are listed beside it.
     config
         Of the paired bootstrap.
     targets
-        The specification's success criteria.
+        The specification's success criteria, of scGPT alone.
 
     Returns
     -------
     dict
-        ``scgpt`` and each baseline (metrics; for scGPT the mean over seeds, ``std``, and with at least two seeds
-        ``seeds``: mean, std, and the 95 % interval of the mean, ``low`` and ``high``, of the tested metrics), ``gap``
-        (scGPT minus logreg), ``ratio`` (None where logreg has 0), ``interval`` (95 %, of the gap over paired queries),
+        ``scgpt``, ``fusion`` and each baseline (metrics; for the first two the mean over seeds, ``std``, and with at
+        least two seeds ``seeds``: mean, std, and the 95 % interval of the mean, ``low`` and ``high``, of the tested
+        metrics), ``gap`` (scGPT minus logreg), ``interval`` (95 %, of the gap over paired queries), ``ratio`` (None
+        where logreg has 0), the same of fusion as ``fusion_gap``, ``fusion_interval`` and ``fusion_ratio``,
         ``targets``, ``provenance``.
 
     Raises
     ------
     InputError
-        If there is no logreg, a training seed comes twice, or the runs did not answer the same question.
+        If there is no logreg, a training seed comes twice or not for every model, or the runs did not answer the
+        same question.
     """
     if "logreg" not in baselines:
         raise InputError(f"logreg is not among the baselines ({', '.join(baselines)}); add it to --baselines")
-    training_seeds = [run.metrics["provenance"]["training_seed"] for run in scgpt]
+    seeds = {name: [run.metrics["provenance"]["training_seed"] for run in runs] for name, runs in trained.items()}
+    training_seeds = seeds["scgpt"]
+    for name, found in seeds.items():
+        if found != training_seeds:
+            raise InputError(f"{name} has the training seeds {found}, scgpt {training_seeds}; run `dvc repro`")
     if len(set(training_seeds)) < len(training_seeds):
         raise InputError(f"params.yaml: seeds: a training seed comes twice in {training_seeds}; list each once")
-    runs = [*scgpt, *baselines.values()]
-    check_aligned(runs)
+    check_aligned([run for runs in (*trained.values(), baselines.values()) for run in runs])
     logreg = baselines["logreg"]
-    values = {name: np.array([run.metrics[name] for run in scgpt]) for name in COMPARED}
-    mean = {name: float(v.mean()) for name, v in values.items()}
-    std = {name: float(v.std(ddof=1)) if len(v) > 1 else 0.0 for name, v in values.items()}
+    rows = {name: _over_runs(runs) for name, runs in trained.items()}
     base = {name: float(logreg.metrics[name]) for name in COMPARED}
-    interval = {}
-    for name in TESTED:
-        ours = np.mean([metrics.per_query(name, *_parts(run)) for run in scgpt], axis=0)
-        theirs = metrics.per_query(name, *_parts(logreg))
-        gap = paired_bootstrap(ours, theirs, logreg.scores.labels, draws=config.draws, seed=config.seed)
-        interval[name] = {"low": gap.low, "high": gap.high}
-    seeds = {"seeds": {name: asdict(over_seeds(values[name])) for name in TESTED}} if len(scgpt) > 1 else {}
-    provenance = scgpt[0].metrics["provenance"]
+    gaps: dict[str, Any] = {}
+    for name, prefix in TRAINED.items():
+        gaps[f"{prefix}gap"] = {m: rows[name][m] - base[m] for m in COMPARED}
+        gaps[f"{prefix}interval"] = {m: _interval(m, trained[name], logreg, config) for m in TESTED}
+        gaps[f"{prefix}ratio"] = {m: rows[name][m] / base[m] if base[m] else None for m in COMPARED}
+    provenance = logreg.metrics["provenance"]
     return {
-        "scgpt": mean | {"std": std} | seeds,
+        **rows,
         **{name: {m: float(run.metrics[m]) for m in COMPARED} for name, run in baselines.items()},
-        "gap": {name: mean[name] - base[name] for name in COMPARED},
-        "interval": interval,
-        "ratio": {name: mean[name] / base[name] if base[name] else None for name in COMPARED},
-        "targets": judge(mean, base, len(scgpt), targets),
+        **gaps,
+        "targets": judge(rows["scgpt"], base, len(training_seeds), targets),
         "provenance": {field: provenance[field] for field in SHARED} | {"training_seeds": training_seeds},
     }
 
@@ -156,6 +159,23 @@ def judge(scgpt: Mapping[str, float], logreg: Mapping[str, float], seeds: int, t
         name: {"found": found, "needed": needed, "passed": bool(found >= needed)}
         for name, (found, needed) in wanted.items()
     }
+
+
+def _over_runs(runs: list[Run]) -> dict[str, Any]:
+    values = {name: np.array([run.metrics[name] for run in runs]) for name in COMPARED}
+    several = len(runs) > 1
+    return {
+        **{name: float(v.mean()) for name, v in values.items()},
+        "std": {name: float(v.std(ddof=1)) if several else 0.0 for name, v in values.items()},
+        **({"seeds": {name: asdict(over_seeds(values[name])) for name in TESTED}} if several else {}),
+    }
+
+
+def _interval(metric: str, runs: list[Run], logreg: Run, config: Compare) -> dict[str, float]:
+    ours = np.mean([metrics.per_query(metric, *_parts(run)) for run in runs], axis=0)
+    theirs = metrics.per_query(metric, *_parts(logreg))
+    gap = paired_bootstrap(ours, theirs, logreg.scores.labels, draws=config.draws, seed=config.seed)
+    return {"low": gap.low, "high": gap.high}
 
 
 def _parts(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,11 +1,11 @@
-"""Set scGPT against the baselines and judge it by the specification's targets."""
+"""Set scGPT, alone and in fusion, against the baselines and judge it by the specification's targets."""
 
 import argparse
 from collections.abc import Sequence
 
 from reverse_perturbation.check import lines
 from reverse_perturbation.config import Params
-from reverse_perturbation.retrieval.compare import Run
+from reverse_perturbation.retrieval.compare import TRAINED, Run
 from reverse_perturbation.retrieval.compare import compare as compare_runs
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json
@@ -13,9 +13,11 @@ from reverse_perturbation.storage import write_json
 
 def compare(args: argparse.Namespace, params: Params) -> None:
     """Write the comparison."""
-    scgpt = [Run.load(f"scgpt-{seed}", args.metrics, args.scores) for seed in params.seeds]
+    trained = {
+        name: [Run.load(f"{name}-{seed}", args.metrics, args.scores) for seed in params.seeds] for name in TRAINED
+    }
     baselines = {name: Run.load(f"{name}-{params.split.seed}", args.metrics, args.scores) for name in args.baselines}
-    comparison = compare_runs(scgpt, baselines, params.compare, params.targets)
+    comparison = compare_runs(trained, baselines, params.compare, params.targets)
     write_json(args.output, comparison)
     print("\n".join(lines(comparison)))
 

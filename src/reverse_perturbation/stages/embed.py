@@ -1,13 +1,15 @@
-"""Ask a fine-tuned scGPT about every cell: embeddings and class probabilities of both fits."""
+"""Ask a fine-tuned scGPT, alone or in fusion, about every cell: embeddings and class probabilities of both fits."""
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from reverse_perturbation.config import Params
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import load_classifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
+from reverse_perturbation.models.scgpt.fusion import TokensAndExpression, load_fusion
 from reverse_perturbation.models.scgpt.inputs import tokens_of
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
@@ -18,16 +20,21 @@ def embed(args: argparse.Namespace, params: Params) -> None:
     """Write the outputs of both fits."""
     screen = screen_of(args, params)
     tokens = tokens_of(screen, load_checkpoint(args.checkpoint), params.scgpt)
+    load = load_classifier
+    if args.kind == "fusion":
+        tokens = TokensAndExpression.join(tokens, screen.log1p())
+        load = partial(load_fusion, genes=list(screen.genes), source=args.cells)
     for fit in ("selection", "final"):
-        model, conditions = load_classifier(args.model, fit, args.checkpoint)
+        model, conditions = load(args.model, fit, args.checkpoint)
         outputs = embed_cells(model, tokens, screen.cells, conditions, device())
         outputs.save(Path(args.outputs) / f"{fit}.npz")
-        print(f"embed: {fit} fit, {len(screen.cells):,} cells")
+        print(f"embed: {args.kind}, {fit} fit, {len(screen.cells):,} cells")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, *SCREEN)
+    arguments.add_argument("--kind", required=True, choices=["scgpt", "fusion"], help="which model")
     arguments.add_argument("--checkpoint", required=True, help="scGPT folder the model was trained from")
     arguments.add_argument("--model", required=True, help="folder of the trained weights")
     arguments.add_argument("--outputs", required=True, help="folder for embeddings and class probabilities")

@@ -1,21 +1,27 @@
 """Fine-tune scGPT with one seed: choose the epoch on validation, then fit again on reference + validation."""
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 import torch
 from dvclive import Live
 
-from reverse_perturbation.config import Params
+from reverse_perturbation.config import Finetune, Params
+from reverse_perturbation.data.screen import Screen
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
-from reverse_perturbation.models.scgpt.inputs import token_ids_of, tokens_of
+from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokens_of
+from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import Epoch, Task, best_epoch, fit
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
 from reverse_perturbation.stages.screen import SCREEN, screen_of
+
+Fit = Literal["selection", "final"]
 
 
 def finetune(args: argparse.Namespace, params: Params) -> None:
@@ -24,50 +30,94 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     screen = screen_of(args, params)
     checkpoint = load_checkpoint(args.checkpoint)
     tokens = tokens_of(screen, checkpoint, params.scgpt)
-    token_ids = token_ids_of(screen, checkpoint.vocabulary)
+    token_ids = readable_tokens(screen, checkpoint.vocabulary)
+    conditions = screen.classes()
+
+    def fresh(_: Fit) -> ScgptClassifier:
+        return ScgptClassifier(load_checkpoint(args.checkpoint).model, token_ids, len(conditions), config)
+
+    fits = fit_twice("finetune", fresh, screen, tokens, config, seed=args.seed, curves=args.curves)
+    save_classifier(args.model, fits, conditions, args.checkpoint, config)
+
+
+def fit_twice(
+    stage: str,
+    fresh: Callable[[Fit], ScgptClassifier],
+    screen: Screen,
+    tokens: Tokens,
+    config: Finetune,
+    *,
+    seed: int,
+    curves: str,
+    include_untrained: bool = False,
+) -> dict[str, ScgptClassifier]:
+    """Fit on the reference cells, choosing the epoch on validation, then on both for as many epochs.
+
+    Parameters
+    ----------
+    stage
+        Its name, for the progress that is printed.
+    fresh
+        Makes the model a fit starts from.
+    screen, tokens
+        All cells of the split.
+    config
+        Section ``finetune``.
+    seed
+        Of the weights that no checkpoint holds, and of the order of cells.
+    curves
+        Folder for the training curves of the first fit.
+    include_untrained
+        Whether the model as it starts may be the best one.
+
+    Returns
+    -------
+    dict
+        ``selection`` and ``final``; without ``config.refit`` they are the same.
+    """
+
+    def seeded(name: Fit) -> ScgptClassifier:
+        torch.manual_seed(seed)
+        return fresh(name)
+
     reference, validation = screen.rows("reference"), screen.rows("validation")
     conditions, targets = np.unique(screen.conditions.astype(str), return_inverse=True)
-
-    def fresh() -> ScgptClassifier:
-        torch.manual_seed(args.seed)
-        ids = torch.from_numpy(np.unique(token_ids[token_ids >= 0]))
-        return ScgptClassifier(load_checkpoint(args.checkpoint).model, ids, len(conditions), config)
-
-    model = fresh()
-    fits = {"selection": model, "final": model}
-    if model.head is not None:
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        print(f"finetune: {config.adaptation}, {trained:,} trainable parameters, seed {args.seed}", flush=True)
-        task = Task(tokens, targets, list(conditions), reference, validation)
-        with Live(dir=args.curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
-            history = fit(
-                model,
-                task,
-                config,
-                seed=args.seed,
-                epochs=config.epochs,
-                device=device(),
-                on_epoch=lambda epoch: _report(epoch, config.epochs, live),
-            )
-        best = best_epoch(history)
-        print(f"finetune: epoch {best.epoch} is the best on validation: exact_hit@1 {best.exact_hit_at_1:.3f}")
-        if config.refit:
-            print(f"finetune: fitting {best.epoch} epochs on reference + validation", flush=True)
-            everything = Task(
-                tokens, targets, list(conditions), np.concatenate([reference, validation]), validation[:0]
-            )
-            fits["final"] = fresh()
-            fit(fits["final"], everything, config, seed=args.seed, epochs=best.epoch, device=device())
-    save_classifier(args.model, fits, list(conditions), args.checkpoint, config)
+    selection = seeded("selection")
+    if selection.head is None:
+        return {"selection": selection, "final": seeded("final") if config.refit else selection}
+    trained = sum(p.numel() for p in selection.parameters() if p.requires_grad)
+    print(f"{stage}: {config.adaptation}, {trained:,} trainable parameters, seed {seed}", flush=True)
+    task = Task(tokens, targets, list(conditions), reference, validation)
+    with Live(dir=curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
+        history = fit(
+            selection,
+            task,
+            config,
+            seed=seed,
+            epochs=config.epochs,
+            device=device(),
+            include_untrained=include_untrained,
+            on_epoch=lambda epoch: _report(stage, epoch, config.epochs, live),
+        )
+    best = best_epoch(history)
+    print(f"{stage}: epoch {best.epoch} is the best on validation: exact_hit@1 {best.exact_hit_at_1:.3f}")
+    if not config.refit:
+        return {"selection": selection, "final": selection}
+    print(f"{stage}: fitting {best.epoch} epochs on reference + validation", flush=True)
+    everything = Task(tokens, targets, list(conditions), np.concatenate([reference, validation]), validation[:0])
+    final = seeded("final")
+    fit(final, everything, config, seed=seed, epochs=best.epoch, device=device())
+    return {"selection": selection, "final": final}
 
 
-def _report(epoch: Epoch, epochs: int, live: Live) -> None:
+def _report(stage: str, epoch: Epoch, epochs: int, live: Live) -> None:
+    live.step = epoch.epoch
     for name, value in asdict(epoch).items():
-        if name not in ("epoch", "seconds"):
+        if name not in ("epoch", "seconds") and not math.isnan(value):
             live.log_metric(name, value)
     live.next_step()
     print(
-        f"finetune: epoch {epoch.epoch}/{epochs}, {epoch.seconds:.1f} s, loss {epoch.train_loss:.3f} train "
+        f"{stage}: epoch {epoch.epoch}/{epochs}, {epoch.seconds:.1f} s, loss {epoch.train_loss:.3f} train "
         f"{epoch.validation_loss:.3f} validation, exact_hit@1 {epoch.exact_hit_at_1:.3f}, mrr {epoch.mrr:.3f}",
         flush=True,
     )
@@ -76,11 +126,16 @@ def _report(epoch: Epoch, epochs: int, live: Live) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, *SCREEN)
+    training_arguments(arguments)
+    run(finetune, arguments, argv)
+
+
+def training_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Add what a stage that trains scGPT is told."""
     arguments.add_argument("--checkpoint", required=True, help="scGPT folder to start from")
     arguments.add_argument("--seed", required=True, type=int, help="training seed")
     arguments.add_argument("--model", required=True, help="folder for the trained weights")
     arguments.add_argument("--curves", required=True, help="folder for the training curves")
-    run(finetune, arguments, argv)
 
 
 if __name__ == "__main__":

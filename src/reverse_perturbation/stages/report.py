@@ -14,7 +14,7 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import plots
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
-from reverse_perturbation.retrieval.compare import Run
+from reverse_perturbation.retrieval.compare import TRAINED, Run
 from reverse_perturbation.retrieval.confidence import coverage_curve
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.retrieval.metrics import hit_curve, per_query
@@ -24,7 +24,8 @@ from reverse_perturbation.storage import read_json, write_text
 
 def report(args: argparse.Namespace, params: Params) -> None:
     """Write everything a reader looks at."""
-    names = [f"scgpt-{seed}" for seed in params.seeds] + [f"{name}-{params.split.seed}" for name in args.baselines]
+    trained = [f"{model}-{seed}" for model in TRAINED for seed in params.seeds]
+    names = trained + [f"{name}-{params.split.seed}" for name in args.baselines]
     loaded = {name: Run.load(name, args.metrics, args.scores) for name in names}
     runs = {name: run.metrics for name, run in loaded.items()}
     scores = {name: run.scores for name, run in loaded.items()}
@@ -54,7 +55,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
     conditions = sorted(scores[names[0]].conditions)
     shares = {name: _shares(frame, conditions) for name, frame in answered.items()}
     plots.confusion(shares, folder / "confusion.png", title)
-    curves = {f"seed {seed}": _curves(Path(args.training) / f"scgpt-{seed}") for seed in params.seeds}
+    curves = {name: _curves(Path(args.training) / name) for name in trained}
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
     pictures = Path(os.path.relpath(folder, Path(args.output).parent)).as_posix()
     write_text(args.output, write_report(comparison, runs, grid, pictures))
@@ -80,12 +81,10 @@ def _read_comparison(path: Path) -> dict[str, Any]:
 
 
 def _curves(folder: Path) -> pd.DataFrame:
-    """Read what DVCLive wrote: one file a metric, columns step and the metric; epochs count from 1."""
+    """Read what DVCLive wrote: one file a metric, columns step, which is the epoch, and the metric."""
     files = sorted((folder / "plots" / "metrics").glob("*.tsv"))
     columns = {file.stem: pd.read_csv(file, sep="\t").set_index("step")[file.stem] for file in files}
-    frame = pd.DataFrame(columns)
-    frame.index = frame.index + 1
-    return frame
+    return pd.DataFrame(columns)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """scGPT with a head: the model that is fine-tuned, saved and asked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -58,6 +59,18 @@ class ScgptClassifier(nn.Module):
             return CellOutput(read, None)
         return CellOutput(*self.head(read))
 
+    def parameter_groups(self, config: Finetune) -> list[dict[str, Any]]:
+        """Return what the optimizer trains, in groups of their own learning rates: those that have a parameter."""
+        parts = {
+            "backbone": ([self.backbone], config.backbone_learning_rate),
+            "head": ([self.readout] if self.head is None else [self.readout, self.head], config.head_learning_rate),
+        }
+        return [
+            {"name": name, "params": parameters, "lr": rate}
+            for name, (modules, rate) in parts.items()
+            if (parameters := [p for module in modules for p in module.parameters() if p.requires_grad])
+        ]
+
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the weights that differ from the checkpoint: the trained ones."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
@@ -88,8 +101,12 @@ def save_classifier(
     conditions: Sequence[str],
     checkpoint: str | Path,
     config: Finetune,
+    **more: Any,
 ) -> None:
-    """Write the trained weights of each fit as safetensors beside a JSON of what they belong to, atomically."""
+    """Write the trained weights of each fit as safetensors beside a JSON of what they belong to, atomically.
+
+    ``more`` goes into the JSON as it is.
+    """
     with write_atomically(folder) as temporary:
         temporary.mkdir()
         for name, model in fits.items():
@@ -101,12 +118,29 @@ def save_classifier(
                 "conditions": list(conditions),
                 "finetune": config.model_dump(),
                 "token_ids": fits["final"].token_ids.tolist(),
-            },
+            }
+            | more,
         )
 
 
-def load_classifier(folder: str | Path, fit: str, checkpoint: str | Path) -> tuple[ScgptClassifier, list[str]]:
+def _as_saved(backbone: nn.Module, about: Mapping[str, Any]) -> ScgptClassifier:
+    return ScgptClassifier(
+        backbone,
+        torch.tensor(about["token_ids"]),
+        len(about["conditions"]),
+        Finetune.model_validate(about["finetune"]),
+    )
+
+
+def load_classifier(
+    folder: str | Path,
+    fit: str,
+    checkpoint: str | Path,
+    build: Callable[[nn.Module, Mapping[str, Any]], ScgptClassifier] = _as_saved,
+) -> tuple[ScgptClassifier, list[str]]:
     """Rebuild one fit from the checkpoint it was trained from.
+
+    ``build`` makes the model from the checkpoint's backbone and the JSON that :func:`save_classifier` wrote.
 
     Returns
     -------
@@ -121,20 +155,16 @@ def load_classifier(folder: str | Path, fit: str, checkpoint: str | Path) -> tup
     folder = Path(folder)
     for name in ("config.json", f"{fit}.safetensors"):
         if not (folder / name).exists():
-            raise InputError(f"{folder}: {name} is missing; run `dvc repro finetune` to make it again")
+            raise InputError(f"{folder}: {name} is missing; run `dvc repro` to make it again")
     content = read_json(folder / "config.json")
     if content["checkpoint_sha256"] != sha256(checkpoint):
         raise InputError(
             f"{folder}: trained from another checkpoint than {checkpoint} "
-            f"(sha256 {content['checkpoint_sha256'][:12]}, found {sha256(checkpoint)[:12]}); run `dvc repro finetune`"
+            f"(sha256 {content['checkpoint_sha256'][:12]}, found {sha256(checkpoint)[:12]}); run `dvc repro`"
         )
-    config = Finetune.model_validate(content["finetune"])
-    conditions: list[str] = content["conditions"]
-    model = ScgptClassifier(
-        load_checkpoint(checkpoint).model, torch.tensor(content["token_ids"]), len(conditions), config
-    )
+    model = build(load_checkpoint(checkpoint).model, content)
     try:
         model.load_trainable_state(load_file(folder / f"{fit}.safetensors"))
     except (SafetensorError, ValueError) as error:
-        raise InputError(f"{folder / fit}.safetensors: {error}; run `dvc repro finetune`") from None
-    return model.eval(), conditions
+        raise InputError(f"{folder / fit}.safetensors: {error}; run `dvc repro`") from None
+    return model.eval(), list(content["conditions"])

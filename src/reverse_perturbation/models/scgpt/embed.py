@@ -12,7 +12,7 @@ from reverse_perturbation.retrieval.outputs import Outputs
 def embed_cells(
     model: ScgptClassifier, tokens: Tokens, cells: np.ndarray, conditions: list[str], device: torch.device
 ) -> Outputs:
-    """Compute embeddings and, where the model has a head, class log-probabilities.
+    """Compute embeddings and, where the model scores the conditions, class log-probabilities.
 
     Parameters
     ----------
@@ -33,13 +33,15 @@ def embed_cells(
         Rows in the order of ``cells``; float32.
     """
     embedding: np.ndarray | None = None
-    log_proba = None if model.head is None else np.empty((len(cells), len(conditions)), dtype=np.float32)
+    log_proba: np.ndarray | None = None
     for rows, output in predict(model, tokens, np.arange(len(cells)), device):
         found = output.embedding.float().cpu().numpy()
         if embedding is None:
             embedding = np.empty((len(cells), found.shape[1]), dtype=np.float32)
         embedding[rows] = found
-        if log_proba is not None and output.logits is not None:
+        if output.logits is not None:
+            if log_proba is None:
+                log_proba = np.empty((len(cells), len(conditions)), dtype=np.float32)
             log_proba[rows] = torch.log_softmax(output.logits.float(), dim=1).cpu().numpy()
     return Outputs(
         cells=cells,

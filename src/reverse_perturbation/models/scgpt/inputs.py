@@ -1,6 +1,8 @@
 """From the masked screen to scGPT's tokens."""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from reverse_perturbation.config import Scgpt
 from reverse_perturbation.data.screen import Screen
@@ -21,6 +23,12 @@ def token_ids_of(screen: Screen, vocabulary: dict[str, int]) -> np.ndarray:
     if (ids < 0).all():
         raise InputError("scgpt.checkpoint: its vocab.json has none of the genes; do the gene names hold symbols?")
     return ids
+
+
+def readable_tokens(screen: Screen, vocabulary: dict[str, int]) -> Tensor:
+    """Return LongTensor: the token ids that may occur, each once, in order."""
+    ids = token_ids_of(screen, vocabulary)
+    return torch.from_numpy(np.unique(ids[ids >= 0]))
 
 
 def tokens_of(screen: Screen, checkpoint: Checkpoint, config: Scgpt) -> Tokens:

@@ -57,7 +57,7 @@ class Tokens:
         index = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return replace(self, ids=self.ids[index], values=self.values[index], offsets=offsets)
 
-    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, ...]:
         """Return ids (int64), values (float32) and padding (bool), each [len(rows), longest + 1].
 
         ``<cls>`` comes first with the pad value, as upstream feeds it; padding is True behind a cell's last gene.

@@ -27,7 +27,7 @@ class Epoch:
     """One line of the training curves.
 
     Losses are mean cross-entropies in nats, without label smoothing on validation; the validation figures are
-    NaN in a refit, which has no validation part left.
+    NaN in a refit, which has no validation part left, and the training loss is NaN in epoch 0, before training.
     """
 
     epoch: int
@@ -76,6 +76,7 @@ def fit(
     seed: int,
     epochs: int,
     device: torch.device,
+    include_untrained: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
     """Train in place and leave the weights of the best epoch in the model.
@@ -98,6 +99,8 @@ def fit(
         At most so many.
     device
         Where to compute.
+    include_untrained
+        Let the model as it is given take part in the choice, as epoch 0.
     on_epoch
         Called after each epoch.
 
@@ -119,13 +122,12 @@ def fit(
     schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
-    for number in range(1, epochs + 1):
+    for number in range(0 if include_untrained else 1, epochs + 1):
         start = time.perf_counter()
-        loss = _train_epoch(model, task, config, optimizer, schedule, order, device)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        backbone_rate = rates[0] if len(rates) > 1 else 0.0
+        loss = _train_epoch(model, task, config, optimizer, schedule, order, device) if number else math.nan
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         found = _validate(model, task, device)
-        epoch = Epoch(number, loss, *found, backbone_rate, rates[-1], time.perf_counter() - start)
+        epoch = Epoch(number, loss, *found, rates.get("backbone", 0.0), rates["head"], time.perf_counter() - start)
         history.append(epoch)
         on_epoch(epoch)
         if not len(task.validation):
@@ -148,13 +150,7 @@ def best_epoch(history: list[Epoch]) -> Epoch:
 
 def make_optimizer(model: ScgptClassifier, config: Finetune) -> AdamW:
     """Build AdamW with the backbone's weights (if any are trained) and the head's in groups of their own."""
-    backbone = [p for name, p in model.named_parameters() if p.requires_grad and name.startswith("backbone.")]
-    head = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("backbone.")]
-    groups = [
-        {"params": backbone, "lr": config.backbone_learning_rate},
-        {"params": head, "lr": config.head_learning_rate},
-    ]
-    return AdamW([g for g in groups if g["params"]], weight_decay=config.weight_decay)
+    return AdamW(model.parameter_groups(config), weight_decay=config.weight_decay)
 
 
 def make_schedule(optimizer: AdamW, steps: int, warmup_fraction: float) -> LambdaLR:
