@@ -124,6 +124,7 @@ class Finetune(Section):
     adaptation: Adaptation
     last_layers: Count
     lora: Lora
+    mixing: Count
     refit: bool
     readout: Annotated[list[Readout], Field(min_length=1)]
     gene_rank: Count

@@ -12,9 +12,10 @@ from dvclive import Live
 
 from reverse_perturbation.config import Finetune, Params
 from reverse_perturbation.data.screen import Screen
+from reverse_perturbation.models.scgpt.augment import mix
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
-from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokens_of
+from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import Epoch, Task, best_epoch, fit
 from reverse_perturbation.stages.arguments import parser, run
@@ -29,14 +30,14 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     config = params.finetune
     screen = screen_of(args, params)
     checkpoint = load_checkpoint(args.checkpoint)
-    tokens = tokens_of(screen, checkpoint, params.scgpt)
+    tokenize = tokenizer_of(screen, checkpoint, params.scgpt)
     token_ids = readable_tokens(screen, checkpoint.vocabulary)
     conditions = screen.classes()
 
     def fresh(_: Fit) -> ScgptClassifier:
         return ScgptClassifier(load_checkpoint(args.checkpoint).model, token_ids, len(conditions), config)
 
-    fits = fit_twice("finetune", fresh, screen, tokens, config, seed=args.seed, curves=args.curves)
+    fits = fit_twice("finetune", fresh, screen, tokenize, config, seed=args.seed, curves=args.curves)
     save_classifier(args.model, fits, conditions, args.checkpoint, config)
 
 
@@ -44,7 +45,7 @@ def fit_twice(
     stage: str,
     fresh: Callable[[Fit], ScgptClassifier],
     screen: Screen,
-    tokens: Tokens,
+    tokenize: Callable[[Screen], Tokens],
     config: Finetune,
     *,
     seed: int,
@@ -59,8 +60,10 @@ def fit_twice(
         Its name, for the progress that is printed.
     fresh
         Makes the model a fit starts from.
-    screen, tokens
+    screen
         All cells of the split.
+    tokenize
+        Turns it, or cells made from it, into what the model is given.
     config
         Section ``finetune``.
     seed
@@ -87,11 +90,18 @@ def fit_twice(
         return {"selection": selection, "final": seeded("final") if config.refit else selection}
     trained = sum(p.numel() for p in selection.parameters() if p.requires_grad)
     print(f"{stage}: {config.adaptation}, {trained:,} trainable parameters, seed {seed}", flush=True)
-    task = Task(tokens, targets, list(conditions), reference, validation)
+    tokens = tokenize(screen)
+
+    def task(train: np.ndarray, validation: np.ndarray) -> Task:
+        def draw(order: np.random.Generator) -> Tokens:
+            return tokenize(mix(screen, train, config.mixing, order))
+
+        return Task(tokens, targets, list(conditions), train, validation, draw if config.mixing > 1 else None)
+
     with Live(dir=curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
         history = fit(
             selection,
-            task,
+            task(reference, validation),
             config,
             seed=seed,
             epochs=config.epochs,
@@ -104,7 +114,7 @@ def fit_twice(
     if not config.refit:
         return {"selection": selection, "final": selection}
     print(f"{stage}: fitting {best.epoch} epochs on reference + validation", flush=True)
-    everything = Task(tokens, targets, list(conditions), np.concatenate([reference, validation]), validation[:0])
+    everything = task(np.concatenate([reference, validation]), validation[:0])
     final = seeded("final")
     fit(final, everything, config, seed=seed, epochs=best.epoch, device=device())
     return {"selection": selection, "final": final}

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.data.screen import Screen
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import save_classifier
 from reverse_perturbation.models.scgpt.fusion import FusionClassifier, LinearPart, TokensAndExpression
-from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokens_of
+from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.finetune import Fit, fit_twice, training_arguments
 from reverse_perturbation.stages.screen import SCREEN, screen_of
@@ -26,16 +27,17 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
     fits: tuple[Fit, Fit] = ("selection", "final")
     starts = {fit: LinearPart.load(Path(args.logreg) / fit, genes, conditions, args.cells) for fit in fits}
     checkpoint = load_checkpoint(args.checkpoint)
-    tokens = TokensAndExpression.join(tokens_of(screen, checkpoint, params.scgpt), screen.log1p())
+    tokenize = tokenizer_of(screen, checkpoint, params.scgpt)
     token_ids = readable_tokens(screen, checkpoint.vocabulary)
+
+    def join(cells: Screen) -> TokensAndExpression:
+        return TokensAndExpression.join(tokenize(cells), cells.log1p())
 
     def fresh(fit: Fit) -> FusionClassifier:
         backbone = load_checkpoint(args.checkpoint).model
         return FusionClassifier(backbone, token_ids, starts[fit], config, params.fusion)
 
-    trained = fit_twice(
-        "fuse", fresh, screen, tokens, config, seed=args.seed, curves=args.curves, include_untrained=True
-    )
+    trained = fit_twice("fuse", fresh, screen, join, config, seed=args.seed, curves=args.curves, include_untrained=True)
     about = {"fusion": params.fusion.model_dump(), "genes": genes}
     save_classifier(args.model, trained, conditions, args.checkpoint, config, **about)
 

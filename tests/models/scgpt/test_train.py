@@ -117,3 +117,23 @@ def test_pretraining_learns_without_labels(checkpoint, tokens):
         loaded.model, tokens, loaded.architecture, config, device=CPU, on_epoch=lambda epoch, loss: losses.append(loss)
     )
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_made_up_cells_stand_in_for_the_training_cells_in_each_epoch(checkpoint, task):
+    config = finetune_config(epochs=3)
+    drawn = []
+
+    def draw(order, rows=task.train):
+        drawn.append(order)
+        return task.tokens.take(rows)
+
+    def course(task):
+        history = fit(build(checkpoint, config), task, config, seed=0, epochs=3, device=CPU)
+        return [dataclasses.replace(e, seconds=0) for e in history]
+
+    themselves = course(task)
+    assert course(dataclasses.replace(task, draw=draw)) == themselves
+    assert len(drawn) == 3
+    # Cells of other conditions under the labels of the training cells: it learns something else.
+    others = np.roll(task.train, 1)
+    assert course(dataclasses.replace(task, draw=lambda order: draw(order, others))) != themselves

@@ -1,5 +1,8 @@
 """From the masked screen to scGPT's tokens."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,7 +11,7 @@ from reverse_perturbation.config import Scgpt
 from reverse_perturbation.data.screen import Screen
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
-from reverse_perturbation.models.scgpt.tokens import Tokens, fit_scale, tokenize
+from reverse_perturbation.models.scgpt.tokens import Scale, Tokens, fit_scale, tokenize
 
 
 def token_ids_of(screen: Screen, vocabulary: dict[str, int]) -> np.ndarray:
@@ -32,7 +35,12 @@ def readable_tokens(screen: Screen, vocabulary: dict[str, int]) -> Tensor:
 
 
 def tokens_of(screen: Screen, checkpoint: Checkpoint, config: Scgpt) -> Tokens:
-    """Tokenise every cell of a screen.
+    """Tokenise every cell of a screen, as :func:`tokenizer_of` says."""
+    return tokenizer_of(screen, checkpoint, config)(screen)
+
+
+def tokenizer_of(screen: Screen, checkpoint: Checkpoint, config: Scgpt) -> Callable[[Screen], Tokens]:
+    """Return what turns this screen, or one of cells made from it, into tokens.
 
     A value encoder that was trained on bins gets continuous values mapped to the range of the bins; the mapping is
     fitted on the reference cells alone, as everything fitted is.
@@ -50,14 +58,26 @@ def tokens_of(screen: Screen, checkpoint: Checkpoint, config: Scgpt) -> Tokens:
             "input_style); set scgpt.value_input=log1p"
         )
     reference = screen.rows("reference")
+    return partial(
+        _tokens,
+        token_ids=token_ids_of(screen, checkpoint.vocabulary),
+        checkpoint=checkpoint,
+        config=config,
+        scale=None if continuous else fit_scale(screen.counts[reference], screen.totals[reference]),
+    )
+
+
+def _tokens(
+    screen: Screen, *, token_ids: np.ndarray, checkpoint: Checkpoint, config: Scgpt, scale: Scale | None
+) -> Tokens:
     return tokenize(
         screen.counts,
         screen.totals,
-        token_ids=token_ids_of(screen, checkpoint.vocabulary),
+        token_ids=token_ids,
         cells=screen.cells,
         config=config,
-        n_bins=architecture.n_bins,
+        n_bins=checkpoint.architecture.n_bins,
         vocabulary=checkpoint.vocabulary,
-        pad_value=architecture.pad_value,
-        scale=None if continuous else fit_scale(screen.counts[reference], screen.totals[reference]),
+        pad_value=checkpoint.architecture.pad_value,
+        scale=scale,
     )

@@ -59,6 +59,9 @@ class Task:
         Names of the classes.
     train, validation
         Rows to learn from and to choose by; ``validation`` is empty in a refit.
+    draw
+        Gives the tokens of made-up cells that stand in for ``train`` in an epoch, one each and of the same condition;
+        None: the cells themselves.
     """
 
     tokens: Tokens
@@ -66,6 +69,7 @@ class Task:
     conditions: list[str]
     train: np.ndarray
     validation: np.ndarray
+    draw: Callable[[np.random.Generator], Tokens] | None = None
 
 
 def fit(
@@ -188,9 +192,12 @@ def _train_epoch(
 ) -> float:
     model.train()
     total = 0.0
-    for batch in random_batches(task.train, task.tokens.lengths, config.batch_size, order):
-        output = model(*(t.to(device) for t in task.tokens.batch(batch)))
-        target = torch.from_numpy(task.targets[batch]).to(device)
+    tokens, rows, targets = task.tokens, task.train, task.targets
+    if task.draw is not None:
+        tokens, rows, targets = task.draw(order), np.arange(len(task.train)), task.targets[task.train]
+    for batch in random_batches(rows, tokens.lengths, config.batch_size, order):
+        output = model(*(t.to(device) for t in tokens.batch(batch)))
+        target = torch.from_numpy(targets[batch]).to(device)
         loss = cross_entropy(output.logits, target, label_smoothing=config.label_smoothing)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
