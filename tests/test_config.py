@@ -37,6 +37,7 @@ def test_the_defaults_are_valid():
         ("mask: all_targets", "masks: all_targets", "mask: Field required"),
         ("labels: canonical", "labels: [", "not YAML"),
         ("  - 0\n  - 1\n", "  - 1\n  - 1\n", "seeds: .*listed twice"),
+        ("    cross_entropy: 1.0 ", "    cross_entropy: 0.0 ", "finetune.loss: .*all 0; give at least one a weight"),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path, old, new, message):

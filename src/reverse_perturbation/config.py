@@ -1,9 +1,9 @@
 """params.yaml as typed, frozen objects: an unknown, missing or mistyped key is an error."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from reverse_perturbation.conditions import LabelSpace
@@ -108,6 +108,23 @@ class Lora(Section):
     targets: Annotated[list[LoraTarget], Field(min_length=1)]
 
 
+class Loss(Section):
+    """What fine-tuning lowers: the weights of a sum, and what its terms take."""
+
+    cross_entropy: NotNegative
+    infonce: NotNegative
+    supcon: NotNegative
+    temperature: Positive
+    label_smoothing: Dropout
+    shared_gene_credit: Dropout
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.cross_entropy or self.infonce or self.supcon):
+            raise ValueError("cross_entropy, infonce and supcon are all 0; give at least one a weight")
+        return self
+
+
 class Finetune(Section):
     """How scGPT is adapted to the task."""
 
@@ -119,7 +136,7 @@ class Finetune(Section):
     weight_decay: NotNegative
     warmup_fraction: Dropout
     dropout: Dropout
-    label_smoothing: Dropout
+    loss: Loss
     clip_norm: Positive
     adaptation: Adaptation
     last_layers: Count

@@ -14,7 +14,7 @@ from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.pretrain import pretrain
 from reverse_perturbation.models.scgpt.samplers import random_batches
 from reverse_perturbation.models.scgpt.train import Epoch, best_epoch, fit, make_optimizer, make_schedule
-from tests.models.scgpt.conftest import CONDITIONS, GENES, PARAMS, finetune_config
+from tests.models.scgpt.conftest import CONDITIONS, GENES, PARAMS, finetune_config, loss_config
 
 CPU = torch.device("cpu")
 
@@ -30,6 +30,18 @@ def test_it_learns_what_can_be_learned(checkpoint, task):
     assert history[0].validation_loss > 0.9
     assert best_epoch(history).exact_hit_at_1 > 0.85
     assert best_epoch(history).mrr > 0.9
+
+
+@pytest.mark.parametrize("term", ["infonce", "supcon"])
+def test_a_contrastive_loss_alone_learns_and_is_judged_by_a_library(checkpoint, task, term):
+    config = finetune_config(epochs=12, patience=12, loss=loss_config(cross_entropy=0.0, **{term: 1.0}))
+    model = build(checkpoint, config)
+    history = fit(model, task, config, seed=0, epochs=12, device=CPU)
+    assert np.isnan(history[0].validation_loss)
+    assert best_epoch(history).exact_hit_at_1 > 0.85
+    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
+    assert outputs.log_proba is None
+    assert outputs.conditions is None
 
 
 def test_shuffled_labels_stay_at_chance(checkpoint, task):
