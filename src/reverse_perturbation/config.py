@@ -17,6 +17,7 @@ QueryKind = Literal["cell", "pseudobulk"]
 ValueInput = Literal["binned", "binned_random", "log1p"]
 Readout = Literal["cls", "mean", "genes"]
 Adaptation = Literal["frozen", "head", "last_n", "lora", "full"]
+Sampler = Literal["random", "balanced"]
 LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
 
 Count = Annotated[int, Field(ge=1)]
@@ -137,6 +138,10 @@ class Finetune(Section):
     warmup_fraction: Dropout
     dropout: Dropout
     loss: Loss
+    sampler: Sampler
+    cells_per_condition: Annotated[int, Field(ge=2)]
+    prior_correction: bool
+    accumulation: Count
     clip_norm: Positive
     adaptation: Adaptation
     last_layers: Count
@@ -148,6 +153,15 @@ class Finetune(Section):
     head_width: Count
     head_dim: Count
     head_dropout: Dropout
+
+    @model_validator(mode="after")
+    def _whole_conditions(self) -> Self:
+        if self.sampler == "balanced" and self.batch_size % self.cells_per_condition:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of cells_per_condition {self.cells_per_condition}, which "
+                "sampler balanced needs; change one of them"
+            )
+        return self
 
 
 class Fusion(Section):
@@ -250,6 +264,8 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 def _complaint(error: object) -> str:
     assert isinstance(error, dict)
     key = ".".join(str(part) for part in error["loc"]) or "the file"
-    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
+    # Of keys that do not go together the message says what was found; the input is the whole section.
+    told = error["type"] == "missing" or (error["type"] == "value_error" and isinstance(error["input"], dict))
+    found = "" if told else f", found {error['input']!r}"
     advice = "unknown key, remove it or mend its name" if error["type"] == "extra_forbidden" else error["msg"]
     return f"{key}: {advice}{found}"

@@ -98,11 +98,14 @@ class Head(nn.Module):
         self.embed = nn.Sequential(*layers)
         dim = config.head_dim if config.head_depth else n_in
         self.classify = nn.Linear(dim, n_conditions) if config.loss.cross_entropy else None
+        # What balanced batches cannot teach, see losses.natural_log_prior. No weight: weight decay would shrink it.
+        self.log_prior: Tensor
+        self.register_buffer("log_prior", torch.zeros(n_conditions))
 
     def forward(self, readout: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the embedding [batch, dim] and the logits [batch, n_conditions]."""
         embedding = self.embed(readout)
-        return embedding, None if self.classify is None else self.classify(embedding)
+        return embedding, None if self.classify is None else self.classify(embedding) + self.log_prior
 
 
 @dataclass(frozen=True)

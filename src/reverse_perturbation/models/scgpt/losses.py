@@ -27,10 +27,14 @@ class Objective:
         Section ``finetune.loss``.
     conditions
         In the order of the logits.
+    log_prior
+        float [n_conditions]: taken off the logits within the cross-entropy, where the batches are balanced and the
+        model's logits already stand for the conditions' own frequencies; see :func:`natural_log_prior`.
     """
 
-    def __init__(self, config: Loss, conditions: Sequence[str]):
+    def __init__(self, config: Loss, conditions: Sequence[str], log_prior: Tensor | None = None):
         self.config = config
+        self.log_prior = log_prior
         # Without credit the class numbers themselves are the targets.
         self.soft = credited_targets(conditions, config.shared_gene_credit) if config.shared_gene_credit else None
 
@@ -41,9 +45,8 @@ class Objective:
         if config.cross_entropy:
             assert output.logits is not None
             wanted = target if self.soft is None else self.soft.to(target.device)[target]
-            terms.append(
-                config.cross_entropy * cross_entropy(output.logits, wanted, label_smoothing=config.label_smoothing)
-            )
+            logits = output.logits if self.log_prior is None else output.logits - self.log_prior
+            terms.append(config.cross_entropy * cross_entropy(logits, wanted, label_smoothing=config.label_smoothing))
         if config.infonce:
             terms.append(config.infonce * infonce(output.embedding, target, config.temperature))
         if config.supcon:
@@ -64,6 +67,18 @@ def credited_targets(conditions: Sequence[str], credit: float) -> Tensor:
     soft = np.divide(credit * shared, partners, out=np.zeros_like(shared), where=partners > 0)
     np.fill_diagonal(soft, 1 - soft.sum(axis=1))
     return torch.from_numpy(soft)
+
+
+def natural_log_prior(targets: np.ndarray, n_conditions: int) -> Tensor:
+    """Return float32 [n_conditions]: log of each condition's share of the cells to learn from.
+
+    Balanced batches teach ``f_y(x) = log p(x | y)`` up to a number common to all y; asked about cells as they come, the
+    answer is ``f_y(x) + log p(y)`` (logit adjustment, Menon et al., arXiv 2007.07314, the other way round: they learn
+    from natural frequencies and answer for equal ones). The model adds ``log p(y)`` always, the cross-entropy of
+    balanced batches takes it off again. A condition without cells counts as one with a single cell.
+    """
+    counts = np.bincount(targets, minlength=n_conditions).clip(min=1)
+    return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
 def infonce(embedding: Tensor, target: Tensor, temperature: float) -> Tensor:

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from reverse_perturbation.config import Finetune
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.heads import CellOutput
-from reverse_perturbation.models.scgpt.losses import Objective
-from reverse_perturbation.models.scgpt.samplers import random_batches
+from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
+from reverse_perturbation.models.scgpt.samplers import training_batches
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.library import LibraryRanker
@@ -121,8 +121,11 @@ def fit(
     order = np.random.default_rng(seed)
     model.to(device)
     optimizer = make_optimizer(model, config)
-    steps_per_epoch = math.ceil(len(task.train) / config.batch_size)
-    objective = Objective(config.loss, task.conditions)
+    log_prior = None
+    if model.head is not None and config.sampler == "balanced" and config.prior_correction:
+        log_prior = model.head.log_prior.copy_(natural_log_prior(task.targets[task.train], len(task.conditions)))
+    objective = Objective(config.loss, task.conditions, log_prior)
+    steps_per_epoch = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
     schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
@@ -194,20 +197,24 @@ def _train_epoch(
     device: torch.device,
 ) -> float:
     model.train()
-    total = 0.0
-    for batch in random_batches(task.train, task.tokens.lengths, config.batch_size, order):
-        output = model(*(t.to(device) for t in task.tokens.batch(batch)))
-        target = torch.from_numpy(task.targets[batch]).to(device)
-        loss = objective(output, target)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
+    total, seen = 0.0, 0
+    batches = training_batches(task.train, task.targets, task.tokens.lengths, config, order)
+    for start in range(0, len(batches), config.accumulation):
+        group = batches[start : start + config.accumulation]
+        cells = sum(map(len, group))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for batch in group:
+            output = model(*(t.to(device) for t in task.tokens.batch(batch)))
+            loss = objective(output, torch.from_numpy(task.targets[batch]).to(device))
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
+            (loss * (len(batch) / cells)).backward()  # type: ignore[no-untyped-call]
+            total += loss.item() * len(batch)
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
-        total += loss.item() * len(batch)
-    return total / len(task.train)
+        seen += cells
+    return total / seen
 
 
 def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple[float, float, float]:
