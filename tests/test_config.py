@@ -37,11 +37,21 @@ def test_the_defaults_are_valid():
         ("mask: all_targets", "masks: all_targets", "mask: Field required"),
         ("labels: canonical", "labels: [", "not YAML"),
         ("  - 0\n  - 1\n", "  - 1\n  - 1\n", "seeds: .*listed twice"),
+        ("    cross_entropy: 1.0 ", "    cross_entropy: 0.0 ", "finetune.loss: .*all 0; give at least one a weight$"),
+        ("  sampler: random ", "  sampler: balance ", "finetune.sampler: .*found 'balance'"),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path, old, new, message):
     with pytest.raises(InputError, match=message):
         load_params(changed(tmp_path, old, new))
+
+
+def test_balanced_batches_are_of_whole_conditions(tmp_path):
+    path = changed(tmp_path, "  sampler: random ", "  sampler: balanced ")
+    assert load_params(path).finetune.sampler == "balanced"
+    path.write_text(path.read_text().replace("cells_per_condition: 8 ", "cells_per_condition: 6 "))
+    with pytest.raises(InputError, match=r"batch_size 64 is no multiple of cells_per_condition 6.*change one of them$"):
+        load_params(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

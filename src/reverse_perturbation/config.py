@@ -1,9 +1,9 @@
 """params.yaml as typed, frozen objects: an unknown, missing or mistyped key is an error."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from reverse_perturbation.conditions import LabelSpace
@@ -17,6 +17,7 @@ QueryKind = Literal["cell", "pseudobulk"]
 ValueInput = Literal["binned", "binned_random", "log1p"]
 Readout = Literal["cls", "mean", "genes"]
 Adaptation = Literal["frozen", "head", "last_n", "lora", "full"]
+Sampler = Literal["random", "balanced"]
 LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
 
 Count = Annotated[int, Field(ge=1)]
@@ -108,6 +109,23 @@ class Lora(Section):
     targets: Annotated[list[LoraTarget], Field(min_length=1)]
 
 
+class Loss(Section):
+    """What fine-tuning lowers: the weights of a sum, and what its terms take."""
+
+    cross_entropy: NotNegative
+    infonce: NotNegative
+    supcon: NotNegative
+    temperature: Positive
+    label_smoothing: Dropout
+    shared_gene_credit: Dropout
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.cross_entropy or self.infonce or self.supcon):
+            raise ValueError("cross_entropy, infonce and supcon are all 0; give at least one a weight")
+        return self
+
+
 class Finetune(Section):
     """How scGPT is adapted to the task."""
 
@@ -119,7 +137,11 @@ class Finetune(Section):
     weight_decay: NotNegative
     warmup_fraction: Dropout
     dropout: Dropout
-    label_smoothing: Dropout
+    loss: Loss
+    sampler: Sampler
+    cells_per_condition: Annotated[int, Field(ge=2)]
+    prior_correction: bool
+    accumulation: Count
     clip_norm: Positive
     adaptation: Adaptation
     last_layers: Count
@@ -132,6 +154,15 @@ class Finetune(Section):
     head_width: Count
     head_dim: Count
     head_dropout: Dropout
+
+    @model_validator(mode="after")
+    def _whole_conditions(self) -> Self:
+        if self.sampler == "balanced" and self.batch_size % self.cells_per_condition:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of cells_per_condition {self.cells_per_condition}, which "
+                "sampler balanced needs; change one of them"
+            )
+        return self
 
 
 class Fusion(Section):
@@ -234,6 +265,8 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 def _complaint(error: object) -> str:
     assert isinstance(error, dict)
     key = ".".join(str(part) for part in error["loc"]) or "the file"
-    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
+    # Of keys that do not go together the message says what was found; the input is the whole section.
+    told = error["type"] == "missing" or (error["type"] == "value_error" and isinstance(error["input"], dict))
+    found = "" if told else f", found {error['input']!r}"
     advice = "unknown key, remove it or mend its name" if error["type"] == "extra_forbidden" else error["msg"]
     return f"{key}: {advice}{found}"

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from reverse_perturbation.config import Finetune, load_params
+from reverse_perturbation.config import Finetune, Loss, load_params
 from reverse_perturbation.models.scgpt.backbone import build_backbone
 from reverse_perturbation.models.scgpt.checkpoint import save_checkpoint
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
@@ -74,3 +74,8 @@ def finetune_config(**changes) -> Finetune:
         "last_layers": 1,
     }
     return PARAMS.finetune.model_copy(update=quick | changes)
+
+
+def loss_config(**changes) -> Loss:
+    """The default loss with some keys changed."""
+    return Loss.model_validate(PARAMS.finetune.loss.model_dump() | changes)

@@ -72,8 +72,8 @@ class ScgptClassifier(nn.Module):
         ]
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return the weights that differ from the checkpoint: the trained ones."""
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        """Return what differs from the checkpoint: the trained weights and the head's log prior."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad} | {"head.log_prior"}
         return {name: t.detach().contiguous() for name, t in self.state_dict().items() if name in trained}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:

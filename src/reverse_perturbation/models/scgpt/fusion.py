@@ -109,7 +109,7 @@ class FusionClassifier(ScgptClassifier):
         super().__init__(backbone, token_ids, len(linear.bias), config)
         self.linear_learning_rate = fusion.linear_learning_rate
         self.linear = linear.requires_grad_(fusion.linear_learning_rate > 0)
-        if self.head is not None:
+        if self.head is not None and self.head.classify is not None:
             nn.init.zeros_(self.head.classify.weight)
             nn.init.zeros_(self.head.classify.bias)
 

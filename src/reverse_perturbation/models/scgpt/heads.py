@@ -83,7 +83,8 @@ class Readout(nn.Module):
 class Head(nn.Module):
     """From the readout to an embedding, and from the embedding to one score a condition.
 
-    ``depth`` counts the linear layers before the classifier; with 0 the readout is the embedding.
+    ``head_depth`` counts the linear layers before the classifier; with 0 the readout is the embedding. Without
+    cross-entropy in the loss nothing would train a classifier, and there is none.
     """
 
     def __init__(self, n_in: int, n_conditions: int, config: Finetune):
@@ -95,12 +96,16 @@ class Head(nn.Module):
         if config.head_depth:
             layers.append(nn.Linear(widths[-1], config.head_dim))
         self.embed = nn.Sequential(*layers)
-        self.classify = nn.Linear(config.head_dim if config.head_depth else n_in, n_conditions)
+        dim = config.head_dim if config.head_depth else n_in
+        self.classify = nn.Linear(dim, n_conditions) if config.loss.cross_entropy else None
+        # What balanced batches cannot teach, see losses.natural_log_prior. No weight: weight decay would shrink it.
+        self.log_prior: Tensor
+        self.register_buffer("log_prior", torch.zeros(n_conditions))
 
-    def forward(self, readout: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, readout: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the embedding [batch, dim] and the logits [batch, n_conditions]."""
         embedding = self.embed(readout)
-        return embedding, self.classify(embedding)
+        return embedding, None if self.classify is None else self.classify(embedding) + self.log_prior
 
 
 @dataclass(frozen=True)

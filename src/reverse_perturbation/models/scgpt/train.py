@@ -15,9 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from reverse_perturbation.config import Finetune
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.heads import CellOutput
-from reverse_perturbation.models.scgpt.samplers import random_batches
+from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
+from reverse_perturbation.models.scgpt.samplers import training_batches
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.retrieval import metrics
+from reverse_perturbation.retrieval.library import LibraryRanker
 
 EVALUATION_BATCH = 256
 
@@ -26,8 +28,9 @@ EVALUATION_BATCH = 256
 class Epoch:
     """One line of the training curves.
 
-    Losses are mean cross-entropies in nats, without label smoothing on validation; the validation figures are
-    NaN in a refit, which has no validation part left, and the training loss is NaN in epoch 0, before training.
+    The training loss is the mean of what is lowered, in nats, NaN in epoch 0, before training. The validation loss is
+    the mean cross-entropy, without label smoothing, NaN without a classifier. All validation figures are NaN in a
+    refit, which has no validation part left.
     """
 
     epoch: int
@@ -122,13 +125,19 @@ def fit(
     order = np.random.default_rng(seed)
     model.to(device)
     optimizer = make_optimizer(model, config)
-    steps_per_epoch = math.ceil(len(task.train) / config.batch_size)
+    log_prior = None
+    if model.head is not None and config.sampler == "balanced" and config.prior_correction:
+        log_prior = model.head.log_prior.copy_(natural_log_prior(task.targets[task.train], len(task.conditions)))
+    objective = Objective(config.loss, task.conditions, log_prior)
+    steps_per_epoch = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
     schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     for number in range(0 if include_untrained else 1, epochs + 1):
         start = time.perf_counter()
-        loss = _train_epoch(model, task, config, optimizer, schedule, order, device) if number else math.nan
+        loss = math.nan
+        if number:
+            loss = _train_epoch(model, task, config, objective, optimizer, schedule, order, device)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         found = _validate(model, task, device)
         epoch = Epoch(number, loss, *found, rates.get("backbone", 0.0), rates["head"], time.perf_counter() - start)
@@ -185,42 +194,61 @@ def _train_epoch(
     model: ScgptClassifier,
     task: Task,
     config: Finetune,
+    objective: Objective,
     optimizer: AdamW,
     schedule: LambdaLR,
     order: np.random.Generator,
     device: torch.device,
 ) -> float:
     model.train()
-    total = 0.0
+    total, seen = 0.0, 0
     tokens, rows, targets = task.tokens, task.train, task.targets
     if task.draw is not None:
         tokens, rows, targets = task.draw(order), np.arange(len(task.train)), task.targets[task.train]
-    for batch in random_batches(rows, tokens.lengths, config.batch_size, order):
-        output = model(*(t.to(device) for t in tokens.batch(batch)))
-        target = torch.from_numpy(targets[batch]).to(device)
-        loss = cross_entropy(output.logits, target, label_smoothing=config.label_smoothing)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
+    batches = training_batches(rows, targets, tokens.lengths, config, order)
+    for start in range(0, len(batches), config.accumulation):
+        group = batches[start : start + config.accumulation]
+        cells = sum(map(len, group))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for batch in group:
+            output = model(*(t.to(device) for t in tokens.batch(batch)))
+            loss = objective(output, torch.from_numpy(targets[batch]).to(device))
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
+            (loss * (len(batch) / cells)).backward()  # type: ignore[no-untyped-call]
+            total += loss.item() * len(batch)
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
-        total += loss.item() * len(batch)
-    return total / len(task.train)
+        seen += cells
+    return total / seen
 
 
 def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple[float, float, float]:
     if not len(task.validation):
         return math.nan, math.nan, math.nan
-    place = np.full(len(task.targets), -1)
-    place[task.validation] = np.arange(len(task.validation))
-    scores = np.empty((len(task.validation), len(task.conditions)), dtype=np.float32)
-    for rows, output in predict(model, task.tokens, task.validation, device):
-        assert output.logits is not None
-        scores[place[rows]] = output.logits.float().cpu().numpy()
-    targets = task.targets[task.validation]
-    loss = cross_entropy(torch.from_numpy(scores), torch.from_numpy(targets)).item()
     names = np.array(task.conditions, dtype=object)
-    found = metrics.compute(scores, names[targets], names)
+    targets = task.targets[task.validation]
+    embedding, scores = _ask(model, task.tokens, task.validation, device)
+    loss = math.nan
+    if scores is not None:
+        loss = cross_entropy(torch.from_numpy(scores), torch.from_numpy(targets)).item()
+    else:
+        library = LibraryRanker("mean", prototypes=1, cells_per_prototype=1, seed=0)
+        library.fit(_ask(model, task.tokens, task.train, device)[0], names[task.targets[task.train]])
+        scores, names = library.scores(embedding), library.conditions
+    found = metrics.compute(scores, np.array(task.conditions, dtype=object)[targets], names)
     return loss, found["exact_hit@1"], found["mrr"]
+
+
+def _ask(
+    model: ScgptClassifier, tokens: Tokens, rows: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return embeddings and, with a classifier, logits, float32 [len(rows), ...] in the order of ``rows``."""
+    place = np.full(len(tokens.lengths), -1)
+    place[rows] = np.arange(len(rows))
+    asked, outputs = zip(*predict(model, tokens, rows, device), strict=True)
+    order = np.argsort(place[np.concatenate(asked)])
+    embedding = torch.cat([output.embedding for output in outputs]).float().cpu().numpy()[order]
+    logits = [output.logits for output in outputs if output.logits is not None]
+    return embedding, torch.cat(logits).float().cpu().numpy()[order] if logits else None
