@@ -81,7 +81,11 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(checkpoint, task, sam
 
     By plain gradient descent: Adam makes steps of rounding errors where a gradient is zero, as the keys' biases' is.
     """
-    monkeypatch.setattr(train, "make_optimizer", lambda model, _: torch.optim.SGD(model.parameters(), lr=0.1))
+    monkeypatch.setattr(
+        train,
+        "make_optimizer",
+        lambda model, config: torch.optim.SGD([g | {"lr": 0.1} for g in model.parameter_groups(config)]),
+    )
     rows = [task.train[:24], task.train[24:48], task.train[48:60]]
     twice = [np.concatenate(rows[:2]), rows[2]]
     states, losses, rates = [], [], []
