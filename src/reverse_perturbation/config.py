@@ -126,6 +126,13 @@ class Loss(Section):
         return self
 
 
+class Cache(Section):
+    """Where frozen work is kept."""
+
+    dtype: Literal["float16", "float32"]
+    limit_gb: NotNegative
+
+
 class Finetune(Section):
     """How scGPT is adapted to the task."""
 
@@ -146,6 +153,7 @@ class Finetune(Section):
     adaptation: Adaptation
     last_layers: Count
     lora: Lora
+    cache: Cache
     mixing: Count
     refit: bool
     readout: Annotated[list[Readout], Field(min_length=1)]

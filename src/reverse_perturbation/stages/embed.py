@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.models.scgpt.cache import cached
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import load_classifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
@@ -14,6 +15,7 @@ from reverse_perturbation.models.scgpt.inputs import tokens_of
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
 from reverse_perturbation.stages.screen import SCREEN, screen_of
+from reverse_perturbation.storage import sha256
 
 
 def embed(args: argparse.Namespace, params: Params) -> None:
@@ -26,7 +28,8 @@ def embed(args: argparse.Namespace, params: Params) -> None:
         load = partial(load_fusion, genes=list(screen.genes), source=args.cells)
     for fit in ("selection", "final"):
         model, conditions = load(args.model, fit, args.checkpoint)
-        outputs = embed_cells(model, tokens, screen.cells, conditions, device())
+        asked = cached(model, tokens, folder=args.cache, checkpoint_sha256=sha256(args.checkpoint), device=device())
+        outputs = embed_cells(model, asked, screen.cells, conditions, device())
         outputs.save(Path(args.outputs) / f"{fit}.npz")
         print(f"embed: {args.kind}, {fit} fit, {len(screen.cells):,} cells")
 
@@ -37,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--kind", required=True, choices=["scgpt", "fusion"], help="which model")
     arguments.add_argument("--checkpoint", required=True, help="scGPT folder the model was trained from")
     arguments.add_argument("--model", required=True, help="folder of the trained weights")
+    arguments.add_argument("--cache", required=True, help="folder for frozen work that is kept")
     arguments.add_argument("--outputs", required=True, help="folder for embeddings and class probabilities")
     run(embed, arguments, argv)
 

@@ -13,7 +13,7 @@ from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.evaluate import Evaluator, grid
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import sha256, write_json, write_text
+from reverse_perturbation.storage import read_json, sha256, write_json, write_text
 
 
 def evaluate(args: argparse.Namespace, params: Params) -> None:
@@ -87,6 +87,9 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
         "mask": params.mask,
         "split_seed": params.split.seed,
         "training_seed": args.seed,
+        "trainable_parameters": read_json(Path(args.trained) / "config.json")["trainable_parameters"]
+        if args.trained
+        else None,
         "library": params.library.model_dump(),
         "query_draws": params.query.model_dump(exclude={"kind"}),
     }
@@ -98,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--model", required=True, help="name of the model")
     arguments.add_argument("--outputs", required=True, help="folder with selection.npz and final.npz")
     arguments.add_argument("--checkpoint", help="scGPT folder the model was trained from")
+    arguments.add_argument("--trained", help="folder of the trained weights, where there are some")
     arguments.add_argument("--seed", type=int, help="training seed, where there is one")
     arguments.add_argument("--metrics", required=True, help="where to write the headline metrics, .json")
     arguments.add_argument("--grid", required=True, help="where to write all settings, .csv")

@@ -13,6 +13,7 @@ from dvclive import Live
 from reverse_perturbation.config import Finetune, Params
 from reverse_perturbation.data.screen import Screen
 from reverse_perturbation.models.scgpt.augment import mix
+from reverse_perturbation.models.scgpt.cache import cached
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
 from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
@@ -21,6 +22,7 @@ from reverse_perturbation.models.scgpt.train import Epoch, Task, best_epoch, fit
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
 from reverse_perturbation.stages.screen import SCREEN, screen_of
+from reverse_perturbation.storage import sha256
 
 Fit = Literal["selection", "final"]
 
@@ -37,7 +39,7 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     def fresh(_: Fit) -> ScgptClassifier:
         return ScgptClassifier(load_checkpoint(args.checkpoint).model, token_ids, len(conditions), config)
 
-    fits = fit_twice("finetune", fresh, screen, tokenize, config, seed=args.seed, curves=args.curves)
+    fits = fit_twice("finetune", fresh, screen, tokenize, config, args=args)
     save_classifier(args.model, fits, conditions, args.checkpoint, config)
 
 
@@ -48,8 +50,7 @@ def fit_twice(
     tokenize: Callable[[Screen], Tokens],
     config: Finetune,
     *,
-    seed: int,
-    curves: str,
+    args: argparse.Namespace,
     include_untrained: bool = False,
 ) -> dict[str, ScgptClassifier]:
     """Fit on the reference cells, choosing the epoch on validation, then on both for as many epochs.
@@ -66,10 +67,9 @@ def fit_twice(
         Turns it, or cells made from it, into what the model is given.
     config
         Section ``finetune``.
-    seed
-        Of the weights that no checkpoint holds, and of the order of cells.
-    curves
-        Folder for the training curves of the first fit.
+    args
+        ``seed``, of the weights that no checkpoint holds and of the order of cells; ``curves``, folder for the training
+        curves of the first fit; ``checkpoint``; ``cache``.
     include_untrained
         Whether the model as it starts may be the best one.
 
@@ -80,7 +80,7 @@ def fit_twice(
     """
 
     def seeded(name: Fit) -> ScgptClassifier:
-        torch.manual_seed(seed)
+        torch.manual_seed(args.seed)
         return fresh(name)
 
     reference, validation = screen.rows("reference"), screen.rows("validation")
@@ -88,9 +88,15 @@ def fit_twice(
     selection = seeded("selection")
     if selection.head is None:
         return {"selection": selection, "final": seeded("final") if config.refit else selection}
-    trained = sum(p.numel() for p in selection.parameters() if p.requires_grad)
-    print(f"{stage}: {config.adaptation}, {trained:,} trainable parameters, seed {seed}", flush=True)
-    tokens = tokenize(screen)
+    trained = selection.trainable_parameters()
+    print(
+        f"{stage}: {config.adaptation}, seed {args.seed}; trainable parameters: {trained['backbone']:,} in the "
+        f"backbone, {trained['head']:,} in readout and head",
+        flush=True,
+    )
+    tokens = cached(
+        selection, tokenize(screen), folder=args.cache, checkpoint_sha256=sha256(args.checkpoint), device=device()
+    )
 
     def task(train: np.ndarray, validation: np.ndarray) -> Task:
         def draw(order: np.random.Generator) -> Tokens:
@@ -98,12 +104,12 @@ def fit_twice(
 
         return Task(tokens, targets, list(conditions), train, validation, draw if config.mixing > 1 else None)
 
-    with Live(dir=curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
+    with Live(dir=args.curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
         history = fit(
             selection,
             task(reference, validation),
             config,
-            seed=seed,
+            seed=args.seed,
             epochs=config.epochs,
             device=device(),
             include_untrained=include_untrained,
@@ -116,7 +122,7 @@ def fit_twice(
     print(f"{stage}: fitting {best.epoch} epochs on reference + validation", flush=True)
     everything = task(np.concatenate([reference, validation]), validation[:0])
     final = seeded("final")
-    fit(final, everything, config, seed=seed, epochs=best.epoch, device=device())
+    fit(final, everything, config, seed=args.seed, epochs=best.epoch, device=device())
     return {"selection": selection, "final": final}
 
 
@@ -145,6 +151,7 @@ def training_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--checkpoint", required=True, help="scGPT folder to start from")
     arguments.add_argument("--seed", required=True, type=int, help="training seed")
     arguments.add_argument("--model", required=True, help="folder for the trained weights")
+    arguments.add_argument("--cache", required=True, help="folder for frozen work that is kept")
     arguments.add_argument("--curves", required=True, help="folder for the training curves")
 
 

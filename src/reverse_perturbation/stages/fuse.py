@@ -37,7 +37,7 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
         backbone = load_checkpoint(args.checkpoint).model
         return FusionClassifier(backbone, token_ids, starts[fit], config, params.fusion)
 
-    trained = fit_twice("fuse", fresh, screen, join, config, seed=args.seed, curves=args.curves, include_untrained=True)
+    trained = fit_twice("fuse", fresh, screen, join, config, args=args, include_untrained=True)
     about = {"fusion": params.fusion.model_dump(), "genes": genes}
     save_classifier(args.model, trained, conditions, args.checkpoint, config, **about)
 

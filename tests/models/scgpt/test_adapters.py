@@ -135,9 +135,22 @@ def test_more_layers_than_there_are(checkpoint):
         build(checkpoint, adaptation="last_n", last_layers=4)
 
 
-def test_a_frozen_model_cannot_have_a_trained_readout(checkpoint):
-    with pytest.raises(InputError, match=r"finetune\.readout: 'genes'"):
-        build(checkpoint, adaptation="frozen")
+def test_a_frozen_model_does_without_a_readout_that_would_have_to_be_trained(checkpoint, tokens):
+    whole = build(checkpoint, adaptation="frozen", readout=["cls", "mean", "genes"])
+    assert whole.trainable_parameters() == {"backbone": 0, "head": 0}
+    plain = build(checkpoint, adaptation="frozen", readout=["cls", "mean"])
+    batch = tokens.batch(np.arange(10))
+    assert torch.equal(whole(*batch).embedding, plain(*batch).embedding)
+    with pytest.raises(InputError, match=r"finetune\.readout: 'genes'.*add cls or mean"):
+        build(checkpoint, adaptation="frozen", readout=["genes"])
+
+
+def test_trainable_parameters_by_hand(checkpoint):
+    """Width 16: a layer's qkv, out_proj, linear1, linear2 (each weights and biases) and two norms."""
+    layer = (48 * 16 + 48) + 3 * (16 * 16 + 16) + 2 * 2 * 16
+    head = (16 * 8 + 8) + (8 * 3 + 3)
+    counts = build(checkpoint, adaptation="last_n", last_layers=2, readout=["cls"], head_dim=8).trainable_parameters()
+    assert counts == {"backbone": 2 * layer, "head": head}
 
 
 def test_a_model_belongs_to_its_checkpoint(checkpoint, tmp_path):

@@ -75,6 +75,12 @@ def adapt(backbone: nn.Module, config: Finetune) -> list[str]:
     return [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
 
 
+def frozen_layers(backbone: nn.Module, config: Finetune) -> int:
+    """Return how many layers, from the input, give the same states throughout training."""
+    n_layers = len(backbone.transformer_encoder.layers)  # type: ignore[union-attr, arg-type]
+    return {"frozen": n_layers, "head": n_layers, "last_n": n_layers - config.last_layers}.get(config.adaptation, 0)
+
+
 def merge_lora(backbone: nn.Module) -> None:
     """Fold the low-rank additions into the weights they stand beside, in place."""
     for module in backbone.modules():

@@ -227,14 +227,18 @@ def build_backbone(architecture: Architecture, vocabulary: Mapping[str, int]) ->
     return model
 
 
-def encode(model: nn.Module, ids: Tensor, values: Tensor, padding: Tensor) -> Tensor:
-    """Return the output tokens [batch, tokens, width] of a batch as ``Tokens.batch`` gives it."""
-    result: Tensor = model._encode(ids, values, src_key_padding_mask=padding)  # type: ignore[operator]
+def encode(model: nn.Module, ids: Tensor, values: Tensor, padding: Tensor, *, last_layer: int | None = None) -> Tensor:
+    """Return the tokens [batch, tokens, width] after the last layer, or before layer ``last_layer``.
+
+    ``ids``, ``values`` and ``padding`` [batch, tokens] are as ``Tokens.batch`` gives them.
+    """
+    embedded = model.encoder(ids) + model.value_encoder(values)  # type: ignore[operator]
+    result: Tensor = model.transformer_encoder(embedded, padding, last_layer=last_layer)  # type: ignore[operator]
     return result
 
 
 def set_dropout(model: nn.Module, p: float) -> None:
-    """Set every dropout of the backbone, the attention's included."""
+    """Set every dropout in a model or a part of one, the attention's included."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = p

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reverse_perturbation.config import Finetune
+from reverse_perturbation.config import Readout as ReadoutPart
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.scgpt.adapters import adapt
+from reverse_perturbation.models.scgpt.adapters import adapt, frozen_layers
 from reverse_perturbation.models.scgpt.backbone import encode, set_dropout
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.heads import CellOutput, GeneReadout, Head, Readout
@@ -37,27 +38,69 @@ class ScgptClassifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.token_ids = token_ids
-        self.adapted = adapt(backbone, config)
-        set_dropout(backbone, config.dropout if self.adapted else 0.0)
+        self.config = config
+        adapt(backbone, config)
+        self.frozen_layers = frozen_layers(backbone, config)
+        set_dropout(backbone, 0.0)  # what is frozen gives the same answer each time
+        layers: nn.ModuleList = backbone.transformer_encoder.layers  # type: ignore[union-attr, assignment]
+        for part in [backbone] if self.frozen_layers == 0 else layers[self.frozen_layers :]:
+            set_dropout(part, config.dropout)
         width = backbone.d_model
         assert isinstance(width, int)
-        if config.adaptation == "frozen" and "genes" in config.readout:
-            raise InputError(
-                "finetune.readout: 'genes' has weights to train and finetune.adaptation is 'frozen'; use cls and mean"
-            )
+        parts = _readout_parts(config)
         genes = None
-        if "genes" in config.readout:
+        if "genes" in parts:
             size = backbone.encoder.embedding.num_embeddings  # type: ignore[union-attr]
             genes = GeneReadout(width, token_ids, size, config.gene_rank, config.head_dim)  # type: ignore[arg-type]
-        self.readout = Readout(config.readout, width, genes)
+        self.readout = Readout(parts, width, genes)
+        # A readout without weights of its own is as frozen as the backbone below it.
+        self.frozen_states_per_token = self.frozen_layers < len(layers) or genes is not None
+        self.frozen_width = width if self.frozen_states_per_token else self.readout.out_features
         self.head = Head(self.readout.out_features, n_conditions, config) if config.adaptation != "frozen" else None
 
-    def forward(self, ids: Tensor, values: Tensor, padding: Tensor) -> CellOutput:
-        """Score a batch of cells: ids, values, padding [batch, tokens] as ``Tokens.batch`` gives them."""
-        read = self.readout(encode(self.backbone, ids, values, padding), ids, padding)
+    def forward(self, ids: Tensor, values: Tensor, padding: Tensor, states: Tensor | None = None) -> CellOutput:
+        """Score a batch of cells.
+
+        Parameters
+        ----------
+        ids, values, padding
+            [batch, tokens], as ``Tokens.batch`` gives them.
+        states
+            What :meth:`frozen` gives for them, if it is at hand.
+        """
+        read = self._read(ids, values, padding, states)
         if self.head is None:
             return CellOutput(read, None)
         return CellOutput(*self.head(read))
+
+    def frozen(self, ids: Tensor, values: Tensor, padding: Tensor) -> Tensor:
+        """Return what training cannot change: states below the first trained layer, or the readout above the last.
+
+        [batch, tokens, frozen_width] where ``frozen_states_per_token``, else [batch, frozen_width].
+        """
+        with torch.no_grad():
+            hidden = encode(self.backbone, ids, values, padding, last_layer=self.frozen_layers)
+            return hidden if self.frozen_states_per_token else self.readout(hidden, ids, padding)
+
+    def _read(self, ids: Tensor, values: Tensor, padding: Tensor, states: Tensor | None) -> Tensor:
+        if self.frozen_layers == 0:
+            hidden = encode(self.backbone, ids, values, padding)
+        else:
+            hidden = self.frozen(ids, values, padding) if states is None else states
+            if not self.frozen_states_per_token:
+                return hidden
+            upper: nn.Module = self.backbone.transformer_encoder  # type: ignore[assignment]
+            hidden = upper(hidden, padding, first_layer=self.frozen_layers)
+        read: Tensor = self.readout(hidden, ids, padding)
+        return read
+
+    def trainable_parameters(self) -> dict[str, int]:
+        """Return how many numbers are trained, in the backbone and in what stands on it."""
+        count = {"backbone": 0, "head": 0}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                count["backbone" if name.startswith("backbone.") else "head"] += parameter.numel()
+        return count
 
     def parameter_groups(self, config: Finetune) -> list[dict[str, Any]]:
         """Return what the optimizer trains, in groups of their own learning rates: those that have a parameter."""
@@ -95,6 +138,18 @@ class ScgptClassifier(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
+def _readout_parts(config: Finetune) -> list[ReadoutPart]:
+    """Leave out what would have to be trained where nothing is."""
+    if config.adaptation != "frozen":
+        return config.readout
+    parts: list[ReadoutPart] = [part for part in config.readout if part != "genes"]
+    if not parts:
+        raise InputError(
+            "finetune.readout: 'genes' has weights to train and finetune.adaptation is 'frozen'; add cls or mean"
+        )
+    return parts
+
+
 def save_classifier(
     folder: str | Path,
     fits: dict[str, ScgptClassifier],
@@ -117,6 +172,7 @@ def save_classifier(
                 "checkpoint_sha256": sha256(checkpoint),
                 "conditions": list(conditions),
                 "finetune": config.model_dump(),
+                "trainable_parameters": fits["final"].trainable_parameters(),
                 "token_ids": fits["final"].token_ids.tolist(),
             }
             | more,

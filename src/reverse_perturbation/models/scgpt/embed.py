@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from reverse_perturbation.models.scgpt.cache import CachedTokens
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import predict
@@ -10,7 +11,11 @@ from reverse_perturbation.retrieval.outputs import Outputs
 
 
 def embed_cells(
-    model: ScgptClassifier, tokens: Tokens, cells: np.ndarray, conditions: list[str], device: torch.device
+    model: ScgptClassifier,
+    tokens: Tokens | CachedTokens,
+    cells: np.ndarray,
+    conditions: list[str],
+    device: torch.device,
 ) -> Outputs:
     """Compute embeddings and, where the model scores the conditions, class log-probabilities.
 

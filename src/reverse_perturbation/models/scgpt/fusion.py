@@ -114,10 +114,10 @@ class FusionClassifier(ScgptClassifier):
             nn.init.zeros_(self.head.classify.bias)
 
     def forward(  # type: ignore[override]
-        self, ids: Tensor, values: Tensor, padding: Tensor, expression: Tensor
+        self, ids: Tensor, values: Tensor, padding: Tensor, expression: Tensor, states: Tensor | None = None
     ) -> CellOutput:
         """Score a batch of cells as ``TokensAndExpression.batch`` gives them."""
-        output = super().forward(ids, values, padding)
+        output = super().forward(ids, values, padding, states)
         scores: Tensor = self.linear(expression)
         return replace(output, logits=scores if output.logits is None else scores + output.logits)
 

@@ -13,6 +13,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from reverse_perturbation.config import Finetune
+from reverse_perturbation.models.scgpt.cache import CachedTokens
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.heads import CellOutput
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
@@ -67,7 +68,7 @@ class Task:
         None: the cells themselves.
     """
 
-    tokens: Tokens
+    tokens: Tokens | CachedTokens
     targets: np.ndarray
     conditions: list[str]
     train: np.ndarray
@@ -179,7 +180,7 @@ def make_schedule(optimizer: AdamW, steps: int, warmup_fraction: float) -> Lambd
 
 
 def predict(
-    model: ScgptClassifier, tokens: Tokens, rows: np.ndarray, device: torch.device
+    model: ScgptClassifier, tokens: Tokens | CachedTokens, rows: np.ndarray, device: torch.device
 ) -> Iterator[tuple[np.ndarray, CellOutput]]:
     """Yield rows and what the model says of them, in eval mode, cells of like length together."""
     model.to(device).eval()
@@ -202,7 +203,8 @@ def _train_epoch(
 ) -> float:
     model.train()
     total, seen = 0.0, 0
-    tokens, rows, targets = task.tokens, task.train, task.targets
+    tokens: Tokens | CachedTokens = task.tokens
+    rows, targets = task.train, task.targets
     if task.draw is not None:
         tokens, rows, targets = task.draw(order), np.arange(len(task.train)), task.targets[task.train]
     batches = training_batches(rows, targets, tokens.lengths, config, order)
@@ -242,7 +244,7 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple
 
 
 def _ask(
-    model: ScgptClassifier, tokens: Tokens, rows: np.ndarray, device: torch.device
+    model: ScgptClassifier, tokens: Tokens | CachedTokens, rows: np.ndarray, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return embeddings and, with a classifier, logits, float32 [len(rows), ...] in the order of ``rows``."""
     place = np.full(len(tokens.lengths), -1)
