@@ -87,7 +87,7 @@ def test_each_fit_of_fusion_starts_from_the_same_fit_of_logreg(simulated, tmp_pa
     model, found = str(tmp_path / "model"), tmp_path / "outputs"
     shared = ["--params", str(tmp_path / "params.yaml"), "--cells", "data/prepared/cells.h5ad"]
     shared += ["--split", "data/split/split.csv", "--genes", "data/vocab/genes.csv"]
-    shared += ["--checkpoint", "models/scgpt_base", "--model", model]
+    shared += ["--checkpoint", "models/scgpt_base", "--model", model, "--cache", str(tmp_path / "cache")]
     with inside(simulated):
         fuse.main([*shared, "--logreg", "models/logreg", "--seed", "0", "--curves", str(tmp_path / "curves")])
         embed.main([*shared, "--kind", "fusion", "--outputs", str(found)])
