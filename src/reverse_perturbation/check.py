@@ -28,12 +28,12 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
         f"{about['source']} data, mask {about['mask']}, {about['labels']} labels, "
         f"{about['queries']:,} {about['query']} queries, {about['conditions']} conditions, "
         f"split seed {about['split_seed']}, training seeds {', '.join(map(str, about['training_seeds']))}",
-        f"{'model':<14}" + "".join(f"{name:>14}" for name in SHOWN),
+        f"{'model':<16}" + "".join(f"{name:>14}" for name in SHOWN),
     ]
-    text += [f"{model:<14}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN) for model in models]
+    text += [f"{model:<16}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN) for model in models]
     for model, prefix in TRAINED.items():
         gap = comparison[f"{prefix}gap"]
-        text.append(f"{f'{model}-logreg':<14}" + "".join(f"{gap[name]:>+14.3f}" for name in SHOWN))
+        text.append(f"{f'{model}-logreg':<16}" + "".join(f"{gap[name]:>+14.3f}" for name in SHOWN))
         for name, interval in comparison[f"{prefix}interval"].items():
             text.append(f"  95 % interval of this gap in {name}: {interval['low']:+.3f} to {interval['high']:+.3f}")
     for name, target in comparison["targets"].items():

@@ -15,7 +15,7 @@ from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages import embed, fuse
 from tests.end_to_end.pipeline import inside, params, run, yaml
 
-MODELS = ["logreg-42", "logreg_prior-42", "pca-42", "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
+MODELS = ["logreg-42", "logreg_prior-42", "logreg_library-42", "pca-42", "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,9 @@ def test_every_model_answers_the_same_queries(simulated):
 def test_a_grid_has_every_setting(simulated):
     for name in MODELS:
         rows = pd.read_csv(simulated / "results" / "grid" / f"{name}.csv")
-        rankings = {"logreg": 1, "logreg_prior": 1, "pca": 3, "scgpt": 4, "fusion": 4}[name.rsplit("-", 1)[0]]
+        rankings = {"logreg": 1, "logreg_prior": 1, "logreg_library": 1, "pca": 3, "scgpt": 4, "fusion": 4}[
+            name.rsplit("-", 1)[0]
+        ]
         assert len(rows) == rankings * 2 * 2
         assert set(rows["labels"]) == {"legacy", "canonical"}
 
@@ -55,7 +57,7 @@ def test_the_report_has_every_row_and_says_simulated(simulated):
     rows = text.split("## Every model and seed")[1].split("## ")[0].split("\n\n| model")[1]
     for model in ("scgpt", "fusion"):
         assert rows.count(f"\n| {model} |") == 2
-    for model in ("logreg", "logreg_prior", "pca", "chance"):
+    for model in ("logreg", "logreg_prior", "logreg_library", "pca", "chance"):
         assert f"\n| {model} |" in text
     for line in text.splitlines():
         if line.startswith("!["):
@@ -168,24 +170,28 @@ def test_no_overlap_with_the_vocabulary(simulated, tmp_path, capsys):
 
 def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, monkeypatch):
     """The experiments are stood in for by the run above; what is tested is what is made of them."""
-    monkeypatch.setattr(real_cells, "_experiment", lambda data, mask: mask)
+    monkeypatch.setattr(real_cells, "_run", lambda data, experiment: experiment.mask)
+    monkeypatch.setattr(real_cells, "TRAINING_SEEDS", range(2))
     monkeypatch.setattr(
-        real_cells,
-        "_read",
-        lambda experiment, file: metrics(simulated, file),
+        real_cells, "_read", lambda _, file: metrics(simulated, file.replace("-43", "-42").replace("-44", "-42"))
     )
     monkeypatch.setattr(real_cells, "_uncommitted", lambda: "")
     (tmp_path / "cells.h5ad").write_bytes(b"cells")
     real_cells.main(["--data", str(tmp_path / "cells.h5ad"), "--report", str(tmp_path / "real")])
     text = (tmp_path / "real.md").read_text()
     for mask in ("none", "own", "all_targets"):
-        section = text.split(f"## Mask {mask}")[1].split("## ")[0]
+        section = text.split(f"## Mask {mask}, split seed 42")[1].split("## ")[0]
         assert section.count("\n| scgpt |") == section.count("\n| fusion |") == 2
-        for model in ("logreg", "logreg_prior", "pca", "chance"):
+        for model in ("logreg", "logreg_prior", "logreg_library", "pca", "chance"):
             assert f"\n| {model} |" in section
     comparison = json.loads((tmp_path / "real.json").read_text())
-    assert comparison.keys() - {"other_masks"} == metrics(simulated, "comparison").keys()
+    assert comparison.keys() - {"other_masks", "other_splits"} == metrics(simulated, "comparison").keys()
     assert comparison["other_masks"].keys() == {"none", "own"}
+    assert comparison["other_splits"].keys() == {"43", "44"}
+    mean = metrics(simulated, "comparison")["scgpt"]["mrr"]
+    rows = [row for row in text.split("## Over split seeds")[1].split("## ")[0].split("\n") if "| scgpt |" in row]
+    assert [row.split(" | ")[0] for row in rows] == ["| 42", "| 43", "| 44", "| mean"]
+    assert all(row.split(" | ")[4] == f"{mean:.3f}" for row in rows)
 
 
 def test_the_report_on_real_cells_belongs_to_a_commit(tmp_path, monkeypatch):

@@ -15,6 +15,10 @@ SIMULATED = (
     "> model of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
     "> [norman_subset.md](norman_subset.md)."
 )
+WHAT_THE_BASELINES_ARE = (
+    "`logreg` is tuned on the validation cells, `logreg_prior` has the earlier project's settings, `logreg_library` is "
+    "tuned and given the cell's library size beside expression: scGPT can tell it from its tokens, `logreg` cannot."
+)
 WHAT_FUSION_IS = (
     "`scgpt` answers from its tokens alone. `fusion` is the same scGPT beside the tuned logistic regression, from "
     "whose scores its training sets out."
@@ -68,7 +72,7 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         *_over_seeds(comparison),
         "## Every model and seed",
         "`ranking` says what orders the conditions: a classifier's probabilities, or cosine similarity to a library. "
-        "`logreg` is tuned on the validation cells, `logreg_prior` has the earlier project's settings. "
+        f"{WHAT_THE_BASELINES_ARE} "
         "Validation figures come from fits that have not seen those cells.",
         markdown(models_table(runs)),
         markdown(_validation_rows(runs)),
