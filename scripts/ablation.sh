@@ -18,7 +18,7 @@ row() {
   shift
   local settings=()
   for setting in data.source=h5ad "data.path=$data" 'seeds=[0,1,2]' 'finetune.readout=[cls,mean]' \
-    finetune.epochs=25 finetune.patience=25 "$@"; do
+    finetune.epochs=25 finetune.patience=25 finetune.head_learning_rate=0.001 finetune.head_dropout=0.5 "$@"; do
     settings+=(-S "$setting")
   done
   dvc exp remove -q "$name" 2>/dev/null
