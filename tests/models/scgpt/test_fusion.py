@@ -1,5 +1,6 @@
 """Fusion starts as the logistic regression it stands beside, both its parts learn, and it is saved whole."""
 
+import dataclasses
 import json
 import math
 
@@ -75,6 +76,18 @@ def test_before_training_it_scores_as_logreg(checkpoint, folder, fitted, cells, 
     same_as_logreg(found, fitted, expression)
     assert found.log_proba.std() > 0.1
     assert found.embedding.std() > 0.1
+
+
+def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, folder, fitted, cells, expression, task):
+    """The logistic regression has them in its intercept already: epoch 0 is still its answer."""
+    rates = {"backbone_learning_rate": 1e-12, "head_learning_rate": 1e-12}
+    config = finetune_config(sampler="balanced", cells_per_condition=8, epochs=1, **rates)
+    model = build(checkpoint, folder, config, rate=0.0)
+    uneven = dataclasses.replace(
+        task, tokens=cells, train=task.train[(task.targets[task.train] > 0) | (task.train < 9)]
+    )
+    fit(model, dataclasses.replace(task, tokens=cells, train=uneven), config, seed=0, epochs=1, device=CPU)
+    same_as_logreg(outputs(model, cells), fitted, expression)
 
 
 def test_it_scores_as_logreg_with_many_genes(tmp_path):

@@ -127,8 +127,9 @@ def fit(
     model.to(device)
     optimizer = make_optimizer(model, config)
     log_prior = None
-    if model.head is not None and config.sampler == "balanced" and config.prior_correction:
-        log_prior = model.head.log_prior.copy_(natural_log_prior(task.targets[task.train], len(task.conditions)))
+    if config.sampler == "balanced" and config.prior_correction:
+        log_prior = natural_log_prior(task.targets[task.train], len(task.conditions)).to(device)
+        model.start_from_prior(log_prior)
     objective = Objective(config.loss, task.conditions, log_prior)
     steps_per_epoch = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
     schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction)
