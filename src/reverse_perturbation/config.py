@@ -149,6 +149,8 @@ class Finetune(Section):
     cells_per_condition: Annotated[int, Field(ge=2)]
     prior_correction: bool
     accumulation: Count
+    ema: Dropout
+    probe_epochs: Annotated[int, Field(ge=0)]
     clip_norm: Positive
     adaptation: Adaptation
     last_layers: Count

@@ -83,9 +83,7 @@ def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, fold
     rates = {"backbone_learning_rate": 1e-12, "head_learning_rate": 1e-12}
     config = finetune_config(sampler="balanced", cells_per_condition=8, epochs=1, **rates)
     model = build(checkpoint, folder, config, rate=0.0)
-    uneven = dataclasses.replace(
-        task, tokens=cells, train=task.train[(task.targets[task.train] > 0) | (task.train < 9)]
-    )
+    uneven = task.train[(task.targets[task.train] > 0) | (task.train < 9)]
     fit(model, dataclasses.replace(task, tokens=cells, train=uneven), config, seed=0, epochs=1, device=CPU)
     same_as_logreg(outputs(model, cells), fitted, expression)
 

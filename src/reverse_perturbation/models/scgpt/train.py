@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from reverse_perturbation.config import Finetune
 from reverse_perturbation.models.scgpt.cache import CachedTokens
+from reverse_perturbation.models.scgpt.adapters import frozen
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
+from reverse_perturbation.models.scgpt.ema import Ema
 from reverse_perturbation.models.scgpt.heads import CellOutput
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
 from reverse_perturbation.models.scgpt.samplers import training_batches
+from reverse_perturbation.models.scgpt.schedule import make_schedule
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.library import LibraryRanker
@@ -91,7 +95,8 @@ def fit(
 
     With a validation part, training stops ``config.patience`` epochs after the best one, and that one's
     weights are put back; without, it runs ``epochs`` epochs. The learning rates follow one curve over
-    ``config.epochs`` in both cases, so that a refit of n epochs repeats the course of the first n.
+    ``config.epochs`` in both cases, so that a refit of n epochs repeats the course of the first n. With ``config.ema``
+    it is the running mean of the weights that is judged and left in the model.
 
     Parameters
     ----------
@@ -132,25 +137,26 @@ def fit(
         model.start_from_prior(log_prior)
     objective = Objective(config.loss, task.conditions, log_prior)
     steps_per_epoch = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
-    schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction)
+    probe_steps = steps_per_epoch * config.probe_epochs
+    schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction, probe_steps)
+    ema = Ema(model, config.ema) if config.ema else None
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     for number in range(0 if include_untrained else 1, epochs + 1):
         start = time.perf_counter()
         loss = math.nan
         if number:
-            loss = _train_epoch(model, task, config, objective, optimizer, schedule, order, device)
+            with frozen(model.backbone, number <= config.probe_epochs):
+                loss = _train_epoch(model, task, config, objective, optimizer, schedule, ema, order, device)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        found = _validate(model, task, device)
-        epoch = Epoch(number, loss, *found, rates.get("backbone", 0.0), rates["head"], time.perf_counter() - start)
-        history.append(epoch)
+        with ema.in_place(model) if ema else nullcontext():
+            found = _validate(model, task, device)
+            epoch = Epoch(number, loss, *found, rates.get("backbone", 0.0), rates["head"], time.perf_counter() - start)
+            history.append(epoch)
+            if not len(task.validation) or best_epoch(history).epoch == number:
+                best = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
         on_epoch(epoch)
-        if not len(task.validation):
-            continue
-        kept = best_epoch(history)
-        if kept.epoch == number:
-            best = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
-        elif number - kept.epoch >= config.patience:
+        if len(task.validation) and number - best_epoch(history).epoch >= config.patience:
             break
     if best:
         model.load_trainable_state(best)
@@ -166,18 +172,6 @@ def best_epoch(history: list[Epoch]) -> Epoch:
 def make_optimizer(model: ScgptClassifier, config: Finetune) -> AdamW:
     """Build AdamW with the backbone's weights (if any are trained) and the head's in groups of their own."""
     return AdamW(model.parameter_groups(config), weight_decay=config.weight_decay)
-
-
-def make_schedule(optimizer: AdamW, steps: int, warmup_fraction: float) -> LambdaLR:
-    """Rise linearly, then fall to zero as a cosine; one factor for all groups, so their ratio stays."""
-    warmup = max(1, round(steps * warmup_fraction))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-    return LambdaLR(optimizer, factor)
 
 
 def predict(
@@ -199,6 +193,7 @@ def _train_epoch(
     objective: Objective,
     optimizer: AdamW,
     schedule: LambdaLR,
+    ema: Ema | None,
     order: np.random.Generator,
     device: torch.device,
 ) -> float:
@@ -223,6 +218,8 @@ def _train_epoch(
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
+        if ema:
+            ema.update(model)
         seen += cells
     return total / seen
 
