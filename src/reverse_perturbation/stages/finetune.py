@@ -12,7 +12,7 @@ from dvclive import Live
 
 from reverse_perturbation.config import Finetune, Params
 from reverse_perturbation.data.screen import Screen
-from reverse_perturbation.models.scgpt.augment import mix
+from reverse_perturbation.models.scgpt.augment import drawn_anew
 from reverse_perturbation.models.scgpt.cache import cached
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
@@ -99,10 +99,8 @@ def fit_twice(
     )
 
     def task(train: np.ndarray, validation: np.ndarray) -> Task:
-        def draw(order: np.random.Generator) -> Tokens:
-            return tokenize(mix(screen, train, config.mixing, order))
-
-        return Task(tokens, targets, list(conditions), train, validation, draw if config.mixing > 1 else None)
+        draw = drawn_anew(screen, train, tokenize, config)
+        return Task(tokens, targets, list(conditions), train, validation, draw)
 
     with Live(dir=args.curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
         history = fit(

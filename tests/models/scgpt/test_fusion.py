@@ -78,6 +78,18 @@ def test_before_training_it_scores_as_logreg(checkpoint, folder, fitted, cells, 
     assert found.embedding.std() > 0.1
 
 
+def test_tokens_left_out_leave_the_expression(cells):
+    """And ``only`` leaves the right cells without them."""
+    kept = np.ones(len(cells.ids), dtype=bool)
+    kept[cells.offsets[7] : cells.offsets[8]] = False
+    found = cells.only(kept)
+    assert isinstance(found, TokensAndExpression)
+    assert found.expression is cells.expression
+    assert found.lengths[7] == 0
+    assert (np.delete(found.lengths, 7) == np.delete(cells.lengths, 7)).all()
+    assert (found.take(np.array([8])).values == cells.take(np.array([8])).values).all()
+
+
 def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, folder, fitted, cells, expression, task):
     """The logistic regression has them in its intercept already: epoch 0 is still its answer."""
     rates = {"backbone_learning_rate": 1e-12, "head_learning_rate": 1e-12}
