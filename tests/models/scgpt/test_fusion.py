@@ -16,8 +16,9 @@ from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import save_classifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.fusion import FusionClassifier, LinearPart, TokensAndExpression, load_fusion
+from reverse_perturbation.models.scgpt.history import best_epoch
 from reverse_perturbation.models.scgpt.tokens import Tokens
-from reverse_perturbation.models.scgpt.train import best_epoch, fit, make_optimizer
+from reverse_perturbation.models.scgpt.train import fit, make_optimizer
 from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
 
 CPU = torch.device("cpu")
@@ -168,14 +169,14 @@ def test_the_linear_part_has_a_learning_rate_of_its_own_and_no_decay(checkpoint,
 
 
 def on(task, cells):
-    return type(task)(cells, task.targets, task.conditions, task.train, task.validation)
+    return dataclasses.replace(task, tokens=cells)
 
 
 def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, cells, expression, task):
     """Labels that are wrong for the cells to learn from; validation cells keep theirs."""
     targets = task.targets.copy()
     targets[task.train] = (targets[task.train] + 1) % 3
-    wrong = type(task)(cells, targets, task.conditions, task.train, task.validation)
+    wrong = dataclasses.replace(task, tokens=cells, targets=targets)
     config = finetune_config(epochs=3, batch_size=4)
     model = build(checkpoint, folder, config, rate=0.1)
     history = fit(model, wrong, config, seed=0, epochs=3, device=CPU, include_untrained=True)

@@ -83,7 +83,7 @@ def frozen_layers(backbone: nn.Module, config: Finetune) -> int:
 
 
 @contextmanager
-def frozen(backbone: nn.Module, yes: bool) -> Iterator[None]:
+def held(backbone: nn.Module, yes: bool) -> Iterator[None]:
     """Train nothing of a backbone for a while, if ``yes``."""
     weights = [parameter for parameter in backbone.parameters() if parameter.requires_grad and yes]
     for weight in weights:
