@@ -149,12 +149,16 @@ class Finetune(Section):
     cells_per_condition: Annotated[int, Field(ge=2)]
     prior_correction: bool
     accumulation: Count
+    ema: Dropout
+    probe_epochs: Annotated[int, Field(ge=0)]
     clip_norm: Positive
     adaptation: Adaptation
     last_layers: Count
     lora: Lora
     cache: Cache
     mixing: Count
+    thinning: Dropout
+    token_dropout: Dropout
     refit: bool
     readout: Annotated[list[Readout], Field(min_length=1)]
     gene_rank: Count
@@ -162,6 +166,11 @@ class Finetune(Section):
     head_width: Count
     head_dim: Count
     head_dropout: Dropout
+
+    @property
+    def draws_cells(self) -> bool:
+        """Whether the training cells are other ones in each epoch."""
+        return self.mixing > 1 or self.thinning > 0 or self.token_dropout > 0
 
     @model_validator(mode="after")
     def _whole_conditions(self) -> Self:

@@ -11,6 +11,7 @@ import scipy.stats
 from reverse_perturbation import real_cells
 from reverse_perturbation.check import main as check
 from reverse_perturbation.data.contract import read_cells
+from reverse_perturbation.models.scgpt.resume import Progress
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages import embed, fuse
 from tests.end_to_end.pipeline import inside, params, run, yaml
@@ -98,6 +99,28 @@ def test_each_fit_of_fusion_starts_from_the_same_fit_of_logreg(simulated, tmp_pa
         theirs = Outputs.load(simulated / "data" / "outputs" / "logreg" / f"{start}.npz")
         assert list(ours.conditions) == list(theirs.conditions)
         assert ours.log_proba == pytest.approx(theirs.log_proba, abs=1e-5)
+
+
+def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsys):
+    """In the first epoch of the second fit: the first fit is not trained again."""
+    save, kept = Progress.save, []
+
+    def killed(progress, path):
+        kept.append(path.stem)
+        if kept.count("finetune-final") == 1:
+            raise KeyboardInterrupt
+        save(progress, path)
+
+    monkeypatch.setattr(Progress, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, params(), until="finetune@0")
+    assert not (tmp_path / "models" / "scgpt-0").exists()
+    monkeypatch.setattr(Progress, "save", save)
+    capsys.readouterr()
+    run(tmp_path, params(), until="evaluate@0")
+    assert f"finetune-selection: an interrupted run goes on after epoch {len(kept) - 1}" in capsys.readouterr().out
+    assert metrics(tmp_path, "scgpt-0") == metrics(simulated, "scgpt-0")
+    assert not list((tmp_path / "data" / "resume").iterdir())
 
 
 def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp_path):

@@ -3,7 +3,9 @@
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,13 +14,15 @@ from dvclive import Live
 
 from reverse_perturbation.config import Finetune, Params
 from reverse_perturbation.data.screen import Screen
-from reverse_perturbation.models.scgpt.augment import mix
+from reverse_perturbation.models.scgpt.augment import drawn_anew
 from reverse_perturbation.models.scgpt.cache import cached
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
+from reverse_perturbation.models.scgpt.history import Epoch, best_epoch
 from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
+from reverse_perturbation.models.scgpt.resume import kept_until_done
 from reverse_perturbation.models.scgpt.tokens import Tokens
-from reverse_perturbation.models.scgpt.train import Epoch, Task, best_epoch, fit
+from reverse_perturbation.models.scgpt.train import Task, fit
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
 from reverse_perturbation.stages.screen import SCREEN, screen_of
@@ -39,8 +43,21 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     def fresh(_: Fit) -> ScgptClassifier:
         return ScgptClassifier(load_checkpoint(args.checkpoint).model, token_ids, len(conditions), config)
 
-    fits = fit_twice("finetune", fresh, screen, tokenize, config, args=args)
-    save_classifier(args.model, fits, conditions, args.checkpoint, config)
+    with resumable(args, params) as states:
+        fits = fit_twice("finetune", fresh, screen, tokenize, config, args=args, states=states)
+        save_classifier(args.model, fits, conditions, args.checkpoint, config)
+
+
+def resumable(args: argparse.Namespace, params: Params, *more: str) -> AbstractContextManager[Path]:
+    """Yield the folder for the states of this run's fits; delete it when the trained weights have been written.
+
+    ``more`` names arguments of a stage, beside those all have, that are files it reads.
+    """
+    read = ("cells", "split", "genes", "checkpoint", *more)
+    settings = params.model_dump(
+        include={"data": {"genes"}, "mask": True, "scgpt": True, "finetune": True, "fusion": True}
+    )
+    return kept_until_done(args.resume, {name: getattr(args, name) for name in read}, settings | {"seed": args.seed})
 
 
 def fit_twice(
@@ -51,6 +68,7 @@ def fit_twice(
     config: Finetune,
     *,
     args: argparse.Namespace,
+    states: Path,
     include_untrained: bool = False,
 ) -> dict[str, ScgptClassifier]:
     """Fit on the reference cells, choosing the epoch on validation, then on both for as many epochs.
@@ -70,6 +88,8 @@ def fit_twice(
     args
         ``seed``, of the weights that no checkpoint holds and of the order of cells; ``curves``, folder for the training
         curves of the first fit; ``checkpoint``; ``cache``.
+    states
+        Folder in which each fit's state is kept while it is trained.
     include_untrained
         Whether the model as it starts may be the best one.
 
@@ -99,10 +119,8 @@ def fit_twice(
     )
 
     def task(train: np.ndarray, validation: np.ndarray) -> Task:
-        def draw(order: np.random.Generator) -> Tokens:
-            return tokenize(mix(screen, train, config.mixing, order))
-
-        return Task(tokens, targets, list(conditions), train, validation, draw if config.mixing > 1 else None)
+        draw = drawn_anew(screen, train, tokenize, config)
+        return Task(screen.cells, tokens, targets, list(conditions), train, validation, draw)
 
     with Live(dir=args.curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
         history = fit(
@@ -113,6 +131,7 @@ def fit_twice(
             epochs=config.epochs,
             device=device(),
             include_untrained=include_untrained,
+            state=states / f"{stage}-selection.pt",
             on_epoch=lambda epoch: _report(stage, epoch, config.epochs, live),
         )
     best = best_epoch(history)
@@ -122,7 +141,8 @@ def fit_twice(
     print(f"{stage}: fitting {best.epoch} epochs on reference + validation", flush=True)
     everything = task(np.concatenate([reference, validation]), validation[:0])
     final = seeded("final")
-    fit(final, everything, config, seed=args.seed, epochs=best.epoch, device=device())
+    state = states / f"{stage}-final.pt"
+    fit(final, everything, config, seed=args.seed, epochs=best.epoch, device=device(), state=state)
     return {"selection": selection, "final": final}
 
 
@@ -152,6 +172,7 @@ def training_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", required=True, type=int, help="training seed")
     arguments.add_argument("--model", required=True, help="folder for the trained weights")
     arguments.add_argument("--cache", required=True, help="folder for frozen work that is kept")
+    arguments.add_argument("--resume", required=True, help="folder for the state of training that is interrupted")
     arguments.add_argument("--curves", required=True, help="folder for the training curves")
 
 

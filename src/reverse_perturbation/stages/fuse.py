@@ -15,7 +15,7 @@ from reverse_perturbation.models.scgpt.classifier import save_classifier
 from reverse_perturbation.models.scgpt.fusion import FusionClassifier, LinearPart, TokensAndExpression
 from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.stages.finetune import Fit, fit_twice, training_arguments
+from reverse_perturbation.stages.finetune import Fit, fit_twice, resumable, training_arguments
 from reverse_perturbation.stages.screen import SCREEN, screen_of
 
 
@@ -37,9 +37,10 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
         backbone = load_checkpoint(args.checkpoint).model
         return FusionClassifier(backbone, token_ids, starts[fit], config, params.fusion)
 
-    trained = fit_twice("fuse", fresh, screen, join, config, args=args, include_untrained=True)
     about = {"fusion": params.fusion.model_dump(), "genes": genes}
-    save_classifier(args.model, trained, conditions, args.checkpoint, config, **about)
+    with resumable(args, params, "logreg") as states:
+        trained = fit_twice("fuse", fresh, screen, join, config, args=args, states=states, include_untrained=True)
+        save_classifier(args.model, trained, conditions, args.checkpoint, config, **about)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -55,7 +55,8 @@ def tokens() -> Tokens:
 @pytest.fixture(scope="session")
 def task(tokens) -> Task:
     """The first 180 cells to learn from, the others to choose by."""
-    return Task(tokens, np.arange(240) % 3, CONDITIONS, np.arange(60), np.arange(60, 90))
+    cells = np.array([f"c{i}" for i in range(240)], dtype=object)
+    return Task(cells, tokens, np.arange(240) % 3, CONDITIONS, np.arange(60), np.arange(60, 90))
 
 
 def finetune_config(**changes) -> Finetune:

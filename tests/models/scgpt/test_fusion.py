@@ -1,5 +1,6 @@
 """Fusion starts as the logistic regression it stands beside, both its parts learn, and it is saved whole."""
 
+import dataclasses
 import json
 import math
 
@@ -15,8 +16,9 @@ from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import save_classifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.fusion import FusionClassifier, LinearPart, TokensAndExpression, load_fusion
+from reverse_perturbation.models.scgpt.history import best_epoch
 from reverse_perturbation.models.scgpt.tokens import Tokens
-from reverse_perturbation.models.scgpt.train import best_epoch, fit, make_optimizer
+from reverse_perturbation.models.scgpt.train import fit, make_optimizer
 from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
 
 CPU = torch.device("cpu")
@@ -75,6 +77,28 @@ def test_before_training_it_scores_as_logreg(checkpoint, folder, fitted, cells, 
     same_as_logreg(found, fitted, expression)
     assert found.log_proba.std() > 0.1
     assert found.embedding.std() > 0.1
+
+
+def test_tokens_left_out_leave_the_expression(cells):
+    """And ``only`` leaves the right cells without them."""
+    kept = np.ones(len(cells.ids), dtype=bool)
+    kept[cells.offsets[7] : cells.offsets[8]] = False
+    found = cells.only(kept)
+    assert isinstance(found, TokensAndExpression)
+    assert found.expression is cells.expression
+    assert found.lengths[7] == 0
+    assert (np.delete(found.lengths, 7) == np.delete(cells.lengths, 7)).all()
+    assert (found.take(np.array([8])).values == cells.take(np.array([8])).values).all()
+
+
+def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, folder, fitted, cells, expression, task):
+    """The logistic regression has them in its intercept already: epoch 0 is still its answer."""
+    rates = {"backbone_learning_rate": 1e-12, "head_learning_rate": 1e-12}
+    config = finetune_config(sampler="balanced", cells_per_condition=8, epochs=1, **rates)
+    model = build(checkpoint, folder, config, rate=0.0)
+    uneven = task.train[(task.targets[task.train] > 0) | (task.train < 9)]
+    fit(model, dataclasses.replace(task, tokens=cells, train=uneven), config, seed=0, epochs=1, device=CPU)
+    same_as_logreg(outputs(model, cells), fitted, expression)
 
 
 def test_it_scores_as_logreg_with_many_genes(tmp_path):
@@ -145,14 +169,14 @@ def test_the_linear_part_has_a_learning_rate_of_its_own_and_no_decay(checkpoint,
 
 
 def on(task, cells):
-    return type(task)(cells, task.targets, task.conditions, task.train, task.validation)
+    return dataclasses.replace(task, tokens=cells)
 
 
 def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, cells, expression, task):
     """Labels that are wrong for the cells to learn from; validation cells keep theirs."""
     targets = task.targets.copy()
     targets[task.train] = (targets[task.train] + 1) % 3
-    wrong = type(task)(cells, targets, task.conditions, task.train, task.validation)
+    wrong = dataclasses.replace(task, tokens=cells, targets=targets)
     config = finetune_config(epochs=3, batch_size=4)
     model = build(checkpoint, folder, config, rate=0.1)
     history = fit(model, wrong, config, seed=0, epochs=3, device=CPU, include_untrained=True)

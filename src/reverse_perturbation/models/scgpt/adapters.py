@@ -1,7 +1,8 @@
 """Which weights of the backbone are trained."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import peft
 from torch import nn
@@ -79,6 +80,19 @@ def frozen_layers(backbone: nn.Module, config: Finetune) -> int:
     """Return how many layers, from the input, give the same states throughout training."""
     n_layers = len(backbone.transformer_encoder.layers)  # type: ignore[union-attr, arg-type]
     return {"frozen": n_layers, "head": n_layers, "last_n": n_layers - config.last_layers}.get(config.adaptation, 0)
+
+
+@contextmanager
+def held(backbone: nn.Module, yes: bool) -> Iterator[None]:
+    """Train nothing of a backbone for a while, if ``yes``."""
+    weights = [parameter for parameter in backbone.parameters() if parameter.requires_grad and yes]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 def merge_lora(backbone: nn.Module) -> None:

@@ -1,10 +1,28 @@
-"""Training cells drawn anew: counts of several cells of one condition, pooled and thinned to one cell's depth."""
+"""Training cells drawn anew in each epoch: mixed within their condition, thinned, with tokens left out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import scipy.sparse as sp
 
+from reverse_perturbation.config import Finetune
 from reverse_perturbation.data.screen import Screen
+from reverse_perturbation.models.scgpt.tokens import Tokens
+
+
+def drawn_anew(
+    screen: Screen, rows: np.ndarray, tokenize: Callable[[Screen], Tokens], config: Finetune
+) -> Callable[[np.random.Generator], Tokens] | None:
+    """Return what draws the tokens of made-up cells, one for each of ``rows``; None where nothing is asked for."""
+    if not config.draws_cells:
+        return None
+
+    def draw(order: np.random.Generator) -> Tokens:
+        tokens = tokenize(thin(mix(screen, rows, config.mixing, order), config.thinning, order))
+        return tokens.only(order.random(len(tokens.ids)) >= config.token_dropout) if config.token_dropout else tokens
+
+    return draw
 
 
 def mix(screen: Screen, rows: np.ndarray, cells: int, order: np.random.Generator) -> Screen:
@@ -41,6 +59,37 @@ def mix(screen: Screen, rows: np.ndarray, cells: int, order: np.random.Generator
         counts=counts,
         totals=(totals / cells).astype(np.float32),
     )
+
+
+def thin(screen: Screen, most: float, order: np.random.Generator) -> Screen:
+    """Return the screen as if each of its cells had been sequenced less deeply.
+
+    A cell keeps each of its molecules with a probability of its own, drawn uniformly from ``[1 - most, 1]``; the part
+    of its library that is not among the screen's genes is thinned alike.
+
+    Parameters
+    ----------
+    screen
+        Not changed.
+    most
+        At least 0, which gives the screen itself, and below 1.
+    order
+        Decides all that is random.
+    """
+    if not most:
+        return screen
+    share = 1 - most * order.random(len(screen.cells))
+    unseen = np.rint(screen.totals - _sums(screen.counts)).clip(min=0).astype(np.int64)
+    counts = screen.counts.copy()
+    kept = order.binomial(counts.data.astype(np.int64), np.repeat(share, np.diff(counts.indptr)))
+    counts.data = kept.astype(np.float32)
+    totals = _sums(counts) + order.binomial(unseen, share)
+    counts.eliminate_zeros()
+    return replace(screen, counts=counts, totals=totals.astype(np.float32))
+
+
+def _sums(counts: sp.csr_matrix) -> np.ndarray:
+    return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
 
 
 def _partners(conditions: np.ndarray, order: np.random.Generator) -> np.ndarray:

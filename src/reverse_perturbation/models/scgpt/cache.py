@@ -80,7 +80,7 @@ def cached(
     ----------
     model
         Says what of it is frozen; where nothing is, the tokens are returned as they are, and also where
-        ``finetune.mixing`` draws new cells in each epoch or the file would be larger than ``finetune.cache.limit_gb``.
+        new cells are drawn in each epoch or the file would be larger than ``finetune.cache.limit_gb``.
     tokens
         Of all cells.
     folder
@@ -94,9 +94,10 @@ def cached(
     if model.frozen_layers == 0 or model.head is None:  # without a head each cell is asked about once
         return tokens
     config = model.config.cache
-    if model.config.mixing > 1:
+    if model.config.draws_cells:
         print(
-            f"cache: off, finetune.mixing={model.config.mixing} draws new cells in each epoch; 1 keeps frozen work",
+            "cache: off, finetune.mixing, thinning or token_dropout draws new cells in each epoch; without them frozen "
+            "work is kept",
             flush=True,
         )
         return tokens

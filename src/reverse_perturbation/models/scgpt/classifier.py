@@ -114,6 +114,11 @@ class ScgptClassifier(nn.Module):
             if (parameters := [p for module in modules for p in module.parameters() if p.requires_grad])
         ]
 
+    def start_from_prior(self, log_prior: Tensor) -> None:
+        """Add the conditions' log frequencies, float [n_conditions], to the logits from now on."""
+        if self.head is not None:
+            self.head.log_prior.copy_(log_prior)
+
     def trainable_state(self) -> dict[str, Tensor]:
         """Return what differs from the checkpoint: the trained weights and the head's log prior."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad} | {"head.log_prior"}

@@ -133,6 +133,9 @@ class FusionClassifier(ScgptClassifier):
             groups.append({"name": "linear"} | own)
         return groups
 
+    def start_from_prior(self, log_prior: Tensor) -> None:
+        """Change nothing: the linear part was fitted on cells as they come, its bias holds their frequencies."""
+
     def trainable_state(self) -> dict[str, Tensor]:
         """Return scGPT's trained weights and all of the linear part, trained or not: no checkpoint holds it."""
         linear = {f"linear.{name}": t.detach().contiguous() for name, t in self.linear.state_dict().items()}

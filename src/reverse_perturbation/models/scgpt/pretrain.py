@@ -17,8 +17,8 @@ from torch.optim import AdamW
 from reverse_perturbation.config import Pretrain, ValueInput
 from reverse_perturbation.models.scgpt.backbone import Architecture
 from reverse_perturbation.models.scgpt.samplers import random_batches
+from reverse_perturbation.models.scgpt.schedule import make_schedule
 from reverse_perturbation.models.scgpt.tokens import Tokens
-from reverse_perturbation.models.scgpt.train import make_schedule
 from reverse_perturbation.models.scgpt.vocabulary import SPECIAL_TOKENS
 
 WARMUP_FRACTION = 0.05

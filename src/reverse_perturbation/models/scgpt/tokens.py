@@ -7,6 +7,7 @@ ties, unless ``binned_random`` asks for upstream's, and then the draw is seeded 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -56,6 +57,11 @@ class Tokens:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         index = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return replace(self, ids=self.ids[index], values=self.values[index], offsets=offsets)
+
+    def only(self, kept: np.ndarray) -> Self:
+        """Return all cells with some of their tokens: those where ``kept``, bool [n_tokens], is True."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return replace(self, ids=self.ids[kept], values=self.values[kept], offsets=before[self.offsets])
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, ...]:
         """Return ids (int64), values (float32) and padding (bool), each [len(rows), longest + 1].
@@ -239,8 +245,7 @@ def _limited(tokens: Tokens, most: int, cells: np.ndarray) -> Tokens:
         start, stop = tokens.offsets[row], tokens.offsets[row + 1]
         order = np.random.default_rng(_seed(cells[row])).permutation(stop - start)
         keep[start + order[most:]] = False
-    kept = np.concatenate([[0], np.cumsum(keep)])
-    return replace(tokens, ids=tokens.ids[keep], values=tokens.values[keep], offsets=kept[tokens.offsets])
+    return tokens.only(keep)
 
 
 def _seed(cell: str) -> int:

@@ -3,50 +3,34 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from reverse_perturbation.config import Finetune
+from reverse_perturbation.models.scgpt.adapters import held
 from reverse_perturbation.models.scgpt.cache import CachedTokens
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
+from reverse_perturbation.models.scgpt.collapse import chance_mrr, check_collapse, spread
+from reverse_perturbation.models.scgpt.ema import Ema
 from reverse_perturbation.models.scgpt.heads import CellOutput
+from reverse_perturbation.models.scgpt.history import Epoch, best_epoch
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
+from reverse_perturbation.models.scgpt.resume import Progress
 from reverse_perturbation.models.scgpt.samplers import training_batches
+from reverse_perturbation.models.scgpt.schedule import make_schedule
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.library import LibraryRanker
+from reverse_perturbation.retrieval.rank import truth_index
 
 EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the training curves.
-
-    The training loss is the mean of what is lowered, in nats, NaN in epoch 0, before training. The validation loss is
-    the mean cross-entropy, without label smoothing, NaN without a classifier. All validation figures are NaN in a
-    refit, which has no validation part left.
-    """
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    exact_hit_at_1: float
-    mrr: float
-    backbone_learning_rate: float
-    head_learning_rate: float
-    seconds: float
-
-    @property
-    def score(self) -> tuple[float, float]:
-        """By which epochs are compared: exact_hit@1, then mrr."""
-        return self.exact_hit_at_1, self.mrr
 
 
 @dataclass(frozen=True)
@@ -55,8 +39,10 @@ class Task:
 
     Attributes
     ----------
+    cells
+        Ids of all cells of the split.
     tokens
-        Of all cells of the split.
+        Theirs.
     targets
         int64, one a cell: place of its condition in ``conditions``.
     conditions
@@ -68,6 +54,7 @@ class Task:
         None: the cells themselves.
     """
 
+    cells: np.ndarray
     tokens: Tokens | CachedTokens
     targets: np.ndarray
     conditions: list[str]
@@ -85,13 +72,15 @@ def fit(
     epochs: int,
     device: torch.device,
     include_untrained: bool = False,
+    state: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
     """Train in place and leave the weights of the best epoch in the model.
 
     With a validation part, training stops ``config.patience`` epochs after the best one, and that one's
     weights are put back; without, it runs ``epochs`` epochs. The learning rates follow one curve over
-    ``config.epochs`` in both cases, so that a refit of n epochs repeats the course of the first n.
+    ``config.epochs`` in both cases, so that a refit of n epochs repeats the course of the first n. With ``config.ema``
+    it is the running mean of the weights that is judged and left in the model.
 
     Parameters
     ----------
@@ -109,8 +98,11 @@ def fit(
         Where to compute.
     include_untrained
         Let the model as it is given take part in the choice, as epoch 0.
+    state
+        File in which the state is kept after each epoch, and from which training goes on where there is one. It must be
+        that of the same task, settings and start.
     on_epoch
-        Called after each epoch.
+        Called after each epoch, those of an interrupted run included.
 
     Returns
     -------
@@ -120,63 +112,67 @@ def fit(
     Raises
     ------
     FloatingPointError
-        If the loss is not finite; the rows of the batch are named.
+        If the loss is not finite; the cells of the batch are named.
+    InputError
+        If training has come to nothing, see ``collapse``.
     """
     torch.manual_seed(seed)
-    order = np.random.default_rng(seed)
     model.to(device)
-    optimizer = make_optimizer(model, config)
     log_prior = None
-    if model.head is not None and config.sampler == "balanced" and config.prior_correction:
-        log_prior = model.head.log_prior.copy_(natural_log_prior(task.targets[task.train], len(task.conditions)))
+    if config.sampler == "balanced" and config.prior_correction:
+        log_prior = natural_log_prior(task.targets[task.train], len(task.conditions)).to(device)
+        model.start_from_prior(log_prior)
     objective = Objective(config.loss, task.conditions, log_prior)
-    steps_per_epoch = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
-    schedule = make_schedule(optimizer, steps_per_epoch * config.epochs, config.warmup_fraction)
-    history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
-    for number in range(0 if include_untrained else 1, epochs + 1):
+    now = _begin(model, task, config, seed)
+    start_spread = spread(_ask(model, task.tokens, task.validation, device)[0]) if len(task.validation) else math.nan
+    if state is not None and state.exists():
+        now.load(state)
+        print(f"{state.stem}: an interrupted run goes on after epoch {now.history[-1].epoch}", flush=True)
+        for epoch in now.history:
+            on_epoch(epoch)
+    first = now.history[-1].epoch + 1 if now.history else 0 if include_untrained else 1
+    for number in range(first, epochs + 1):
+        if now.history and number - 1 - best_epoch(now.history).epoch >= config.patience:
+            break
         start = time.perf_counter()
         loss = math.nan
         if number:
-            loss = _train_epoch(model, task, config, objective, optimizer, schedule, order, device)
-        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        found = _validate(model, task, device)
-        epoch = Epoch(number, loss, *found, rates.get("backbone", 0.0), rates["head"], time.perf_counter() - start)
-        history.append(epoch)
+            with held(model.backbone, number <= config.probe_epochs):
+                loss = _train_epoch(now, task, config, objective, device)
+        rates = {group["name"]: group["lr"] for group in now.optimizer.param_groups}
+        with now.ema.in_place(model) if now.ema else nullcontext():
+            epoch = Epoch(
+                number,
+                loss,
+                backbone_learning_rate=rates.get("backbone", 0.0),
+                head_learning_rate=rates["head"],
+                **_validate(model, task, device),
+                seconds=time.perf_counter() - start,
+            )
+            now.history.append(epoch)
+            if best_epoch(now.history) is epoch:
+                now.best = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
         on_epoch(epoch)
-        if not len(task.validation):
-            continue
-        kept = best_epoch(history)
-        if kept.epoch == number:
-            best = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
-        elif number - kept.epoch >= config.patience:
-            break
-    if best:
-        model.load_trainable_state(best)
+        check_collapse(now.history, start_spread, config)
+        if state is not None:
+            now.save(state)
+    if now.best:
+        model.load_trainable_state(now.best)
     model.eval()
-    return history
+    return now.history
 
 
-def best_epoch(history: list[Epoch]) -> Epoch:
-    """Return the first epoch with the highest validation score."""
-    return max(history, key=lambda epoch: (epoch.score, -epoch.epoch))
+def _begin(model: ScgptClassifier, task: Task, config: Finetune, seed: int) -> Progress:
+    optimizer = make_optimizer(model, config)
+    steps = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
+    schedule = make_schedule(optimizer, steps * config.epochs, config.warmup_fraction, steps * config.probe_epochs)
+    ema = Ema(model, config.ema) if config.ema else None
+    return Progress(model, optimizer, schedule, ema, np.random.default_rng(seed))
 
 
 def make_optimizer(model: ScgptClassifier, config: Finetune) -> AdamW:
     """Build AdamW with the backbone's weights (if any are trained) and the head's in groups of their own."""
     return AdamW(model.parameter_groups(config), weight_decay=config.weight_decay)
-
-
-def make_schedule(optimizer: AdamW, steps: int, warmup_fraction: float) -> LambdaLR:
-    """Rise linearly, then fall to zero as a cosine; one factor for all groups, so their ratio stays."""
-    warmup = max(1, round(steps * warmup_fraction))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-    return LambdaLR(optimizer, factor)
 
 
 def predict(
@@ -191,56 +187,57 @@ def predict(
             yield batch, model(*(t.to(device) for t in tokens.batch(batch)))
 
 
-def _train_epoch(
-    model: ScgptClassifier,
-    task: Task,
-    config: Finetune,
-    objective: Objective,
-    optimizer: AdamW,
-    schedule: LambdaLR,
-    order: np.random.Generator,
-    device: torch.device,
-) -> float:
-    model.train()
+def _train_epoch(now: Progress, task: Task, config: Finetune, objective: Objective, device: torch.device) -> float:
+    now.model.train()
     total, seen = 0.0, 0
     tokens: Tokens | CachedTokens = task.tokens
-    rows, targets = task.train, task.targets
+    rows, targets, cells = task.train, task.targets, task.cells
     if task.draw is not None:
-        tokens, rows, targets = task.draw(order), np.arange(len(task.train)), task.targets[task.train]
-    batches = training_batches(rows, targets, tokens.lengths, config, order)
+        tokens, rows = task.draw(now.order), np.arange(len(task.train))
+        targets, cells = targets[task.train], cells[task.train]
+    batches = training_batches(rows, targets, tokens.lengths, config, now.order)
     for start in range(0, len(batches), config.accumulation):
         group = batches[start : start + config.accumulation]
-        cells = sum(map(len, group))
-        optimizer.zero_grad(set_to_none=True)
+        size = sum(map(len, group))
+        now.optimizer.zero_grad(set_to_none=True)
         for batch in group:
-            output = model(*(t.to(device) for t in tokens.batch(batch)))
+            output = now.model(*(t.to(device) for t in tokens.batch(batch)))
             loss = objective(output, torch.from_numpy(targets[batch]).to(device))
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
-            (loss * (len(batch) / cells)).backward()  # type: ignore[no-untyped-call]
+                raise FloatingPointError(f"loss is {loss.item()} in the batch of cells {', '.join(cells[batch])}")
+            (loss * (len(batch) / size)).backward()  # type: ignore[no-untyped-call]
             total += loss.item() * len(batch)
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        schedule.step()
-        seen += cells
+        nn.utils.clip_grad_norm_(now.model.parameters(), config.clip_norm)
+        now.optimizer.step()
+        now.schedule.step()
+        if now.ema:
+            now.ema.update(now.model)
+        seen += size
     return total / seen
 
 
-def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple[float, float, float]:
+def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> dict[str, float]:
+    """Return the validation figures of an :class:`Epoch`, by name."""
     if not len(task.validation):
-        return math.nan, math.nan, math.nan
+        return dict.fromkeys(("validation_loss", "exact_hit_at_1", "mrr", "chance_mrr", "spread"), math.nan)
     names = np.array(task.conditions, dtype=object)
-    targets = task.targets[task.validation]
+    labels = names[task.targets[task.validation]]
     embedding, scores = _ask(model, task.tokens, task.validation, device)
     loss = math.nan
     if scores is not None:
-        loss = cross_entropy(torch.from_numpy(scores), torch.from_numpy(targets)).item()
+        loss = cross_entropy(torch.from_numpy(scores), torch.from_numpy(task.targets[task.validation])).item()
     else:
         library = LibraryRanker("mean", prototypes=1, cells_per_prototype=1, seed=0)
         library.fit(_ask(model, task.tokens, task.train, device)[0], names[task.targets[task.train]])
         scores, names = library.scores(embedding), library.conditions
-    found = metrics.compute(scores, np.array(task.conditions, dtype=object)[targets], names)
-    return loss, found["exact_hit@1"], found["mrr"]
+    found = metrics.compute(scores, labels, names)
+    return {
+        "validation_loss": loss,
+        "exact_hit_at_1": found["exact_hit@1"],
+        "mrr": found["mrr"],
+        "chance_mrr": chance_mrr(scores, truth_index(labels, names)),
+        "spread": spread(embedding),
+    }
 
 
 def _ask(
