@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -86,14 +87,13 @@ def fit_twice(
     reference, validation = screen.rows("reference"), screen.rows("validation")
     conditions, targets = np.unique(screen.conditions.astype(str), return_inverse=True)
     selection = seeded("selection")
+    trained = ", ".join(f"{count:,} in the {part}" for part, count in selection.trainable_parameters().items())
+    print(f"{stage}: {config.adaptation}, seed {args.seed}; trainable parameters: {trained}", flush=True)
+    for part in set(config.readout) - set(selection.readout.parts):
+        print(f"{stage}: the readout {part} has weights to train and is left out", flush=True)
     if selection.head is None:
+        Path(args.curves).mkdir(parents=True, exist_ok=True)  # an out of the stage, though there is nothing to draw
         return {"selection": selection, "final": seeded("final") if config.refit else selection}
-    trained = selection.trainable_parameters()
-    print(
-        f"{stage}: {config.adaptation}, seed {args.seed}; trainable parameters: {trained['backbone']:,} in the "
-        f"backbone, {trained['head']:,} in readout and head",
-        flush=True,
-    )
     tokens = cached(
         selection, tokenize(screen), folder=args.cache, checkpoint_sha256=sha256(args.checkpoint), device=device()
     )

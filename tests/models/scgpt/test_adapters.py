@@ -8,6 +8,7 @@ import torch
 from reverse_perturbation.config import Lora
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.adapters import merge_lora
+from reverse_perturbation.models.scgpt.backbone import SelfAttention
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, load_classifier, save_classifier
 from reverse_perturbation.models.scgpt.train import fit
@@ -128,6 +129,32 @@ def test_saved_and_loaded_gives_the_same_answers(checkpoint, task, tokens, tmp_p
         merge_lora(loaded.backbone)
         with torch.no_grad():
             assert torch.allclose(loaded(*batch).logits, ours.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "head", "last_n", "lora", "full"])
+def test_dropout_is_where_something_is_trained(checkpoint, mode):
+    lora = Lora(rank=2, alpha=4.0, dropout=0.1, targets=["qkv"])
+    model = build(checkpoint, adaptation=mode, dropout=0.3, lora=lora)
+    found = {name: m.p for name, m in model.backbone.named_modules() if isinstance(m, torch.nn.Dropout)}
+    found |= {name: m.dropout for name, m in model.backbone.named_modules() if isinstance(m, SelfAttention)}
+    assert len(found) >= 3 * 4 + 1
+    for name, p in found.items():
+        last = name.startswith("transformer_encoder.layers.2.")
+        wanted = 0.1 if "lora" in name else 0.3 if mode in ("lora", "full") or (mode == "last_n" and last) else 0.0
+        assert p == wanted, name
+
+
+@pytest.mark.parametrize(
+    ("mode", "backbone"),
+    # width 16: a layer is 3 * 16 * 17 (qkv) + 3 * 16 * 17 (out_proj, linear1, linear2) + 2 * 2 * 16 (norms) = 1,696;
+    # the encoders 15 * 16 + 32 (genes) and 2 * 16 + 16 * 17 + 32 (values); a LoRA of rank 2 on qkv 2 * (16 + 48)
+    [("frozen", 0), ("head", 0), ("last_n", 1696), ("lora", 3 * 128), ("full", 3 * 1696 + 272 + 336)],
+)
+def test_what_is_trained_is_counted_by_hand(checkpoint, mode, backbone):
+    lora = Lora(rank=2, alpha=4.0, dropout=0.0, targets=["qkv"])
+    model = build(checkpoint, adaptation=mode, lora=lora, readout=["cls"])
+    head = 0 if mode == "frozen" else 17 * 8 + 9 * 3
+    assert model.trainable_parameters() == {"backbone": backbone, "head": head}
 
 
 def test_more_layers_than_there_are(checkpoint):

@@ -39,12 +39,11 @@ class ScgptClassifier(nn.Module):
         self.backbone = backbone
         self.token_ids = token_ids
         self.config = config
-        adapt(backbone, config)
         self.frozen_layers = frozen_layers(backbone, config)
-        set_dropout(backbone, 0.0)  # what is frozen gives the same answer each time
         layers: nn.ModuleList = backbone.transformer_encoder.layers  # type: ignore[union-attr, assignment]
-        for part in [backbone] if self.frozen_layers == 0 else layers[self.frozen_layers :]:
-            set_dropout(part, config.dropout)
+        set_dropout(backbone, 0.0)  # what is frozen gives the same answer each time
+        set_dropout(backbone if config.adaptation in ("lora", "full") else layers[self.frozen_layers :], config.dropout)
+        adapt(backbone, config)  # after it, set_dropout would reach LoRA's own dropout as well
         width = backbone.d_model
         assert isinstance(width, int)
         parts = _readout_parts(config)
@@ -95,12 +94,9 @@ class ScgptClassifier(nn.Module):
         return read
 
     def trainable_parameters(self) -> dict[str, int]:
-        """Return how many numbers are trained, in the backbone and in what stands on it."""
-        count = {"backbone": 0, "head": 0}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                count["backbone" if name.startswith("backbone.") else "head"] += parameter.numel()
-        return count
+        """Return how many numbers are trained: in the backbone, in readout and head, in what else has its own group."""
+        groups = [] if self.head is None else self.parameter_groups(self.config)
+        return {"backbone": 0, "head": 0} | {group["name"]: sum(p.numel() for p in group["params"]) for group in groups}
 
     def parameter_groups(self, config: Finetune) -> list[dict[str, Any]]:
         """Return what the optimizer trains, in groups of their own learning rates: those that have a parameter."""
