@@ -15,7 +15,7 @@ from reverse_perturbation.config import Finetune, Params
 from reverse_perturbation.data.screen import Screen
 from reverse_perturbation.models.scgpt.augment import mix
 from reverse_perturbation.models.scgpt.cache import cached
-from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.checkpoint import Checkpoint, load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
 from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
 from reverse_perturbation.models.scgpt.tokens import Tokens
@@ -23,7 +23,6 @@ from reverse_perturbation.models.scgpt.train import Epoch, Task, best_epoch, fit
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
 from reverse_perturbation.stages.screen import SCREEN, screen_of
-from reverse_perturbation.storage import sha256
 
 Fit = Literal["selection", "final"]
 
@@ -38,10 +37,10 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     conditions = screen.classes()
 
     def fresh(_: Fit) -> ScgptClassifier:
-        return ScgptClassifier(load_checkpoint(args.checkpoint).model, token_ids, len(conditions), config)
+        return ScgptClassifier(checkpoint.model, token_ids, len(conditions), config)
 
-    fits = fit_twice("finetune", fresh, screen, tokenize, config, args=args)
-    save_classifier(args.model, fits, conditions, args.checkpoint, config)
+    fits = fit_twice("finetune", fresh, screen, tokenize, checkpoint, config, args=args)
+    save_classifier(args.model, fits, conditions, checkpoint, config)
 
 
 def fit_twice(
@@ -49,6 +48,7 @@ def fit_twice(
     fresh: Callable[[Fit], ScgptClassifier],
     screen: Screen,
     tokenize: Callable[[Screen], Tokens],
+    checkpoint: Checkpoint,
     config: Finetune,
     *,
     args: argparse.Namespace,
@@ -66,11 +66,13 @@ def fit_twice(
         All cells of the split.
     tokenize
         Turns it, or cells made from it, into what the model is given.
+    checkpoint
+        That the models start from.
     config
         Section ``finetune``.
     args
         ``seed``, of the weights that no checkpoint holds and of the order of cells; ``curves``, folder for the training
-        curves of the first fit; ``checkpoint``; ``cache``.
+        curves of the first fit; ``cache``, folder for frozen work.
     include_untrained
         Whether the model as it starts may be the best one.
 
@@ -95,7 +97,7 @@ def fit_twice(
         Path(args.curves).mkdir(parents=True, exist_ok=True)  # an out of the stage, though there is nothing to draw
         return {"selection": selection, "final": seeded("final") if config.refit else selection}
     tokens = cached(
-        selection, tokenize(screen), folder=args.cache, checkpoint_sha256=sha256(args.checkpoint), device=device()
+        selection, tokenize(screen), folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device()
     )
 
     def task(train: np.ndarray, validation: np.ndarray) -> Task:

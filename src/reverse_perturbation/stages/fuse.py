@@ -34,12 +34,11 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
         return TokensAndExpression.join(tokenize(cells), cells.log1p())
 
     def fresh(fit: Fit) -> FusionClassifier:
-        backbone = load_checkpoint(args.checkpoint).model
-        return FusionClassifier(backbone, token_ids, starts[fit], config, params.fusion)
+        return FusionClassifier(checkpoint.model, token_ids, starts[fit], config, params.fusion)
 
-    trained = fit_twice("fuse", fresh, screen, join, config, args=args, include_untrained=True)
+    trained = fit_twice("fuse", fresh, screen, join, checkpoint, config, args=args, include_untrained=True)
     about = {"fusion": params.fusion.model_dump(), "genes": genes}
-    save_classifier(args.model, trained, conditions, args.checkpoint, config, **about)
+    save_classifier(args.model, trained, conditions, checkpoint, config, **about)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

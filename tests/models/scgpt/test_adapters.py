@@ -116,9 +116,13 @@ def test_saved_and_loaded_gives_the_same_answers(checkpoint, task, tokens, tmp_p
     if mode != "frozen":
         fit(model, task, finetune_config(**changes), seed=0, epochs=1, device=CPU)
     save_classifier(
-        tmp_path / "model", {"selection": model, "final": model}, CONDITIONS, checkpoint, finetune_config(**changes)
+        tmp_path / "model",
+        {"selection": model, "final": model},
+        CONDITIONS,
+        load_checkpoint(checkpoint),
+        finetune_config(**changes),
     )
-    loaded, conditions = load_classifier(tmp_path / "model", "final", checkpoint)
+    loaded, conditions = load_classifier(tmp_path / "model", "final", load_checkpoint(checkpoint))
     assert conditions == CONDITIONS
     batch = tokens.batch(np.arange(60))
     with torch.no_grad():
@@ -157,6 +161,15 @@ def test_what_is_trained_is_counted_by_hand(checkpoint, mode, backbone):
     assert model.trainable_parameters() == {"backbone": backbone, "head": head}
 
 
+def test_the_checkpoint_s_own_model_stays_as_it_is(checkpoint, task):
+    """Every fit starts from it."""
+    loaded, config = load_checkpoint(checkpoint), finetune_config(adaptation="full", dropout=0.3)
+    before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
+    fit(ScgptClassifier(loaded.model, torch.arange(GENES), 3, config), task, config, seed=0, epochs=1, device=CPU)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.model.state_dict().items())
+    assert {m.p for m in loaded.model.modules() if isinstance(m, torch.nn.Dropout)} == {loaded.architecture.dropout}
+
+
 def test_more_layers_than_there_are(checkpoint):
     with pytest.raises(InputError, match=r"finetune\.last_layers: 4, but the checkpoint has 3 layers"):
         build(checkpoint, adaptation="last_n", last_layers=4)
@@ -183,14 +196,16 @@ def test_trainable_parameters_by_hand(checkpoint):
 def test_a_model_belongs_to_its_checkpoint(checkpoint, tmp_path):
     model = build(checkpoint)
     config = finetune_config()
-    save_classifier(tmp_path / "model", {"selection": model, "final": model}, CONDITIONS, checkpoint, config)
+    save_classifier(
+        tmp_path / "model", {"selection": model, "final": model}, CONDITIONS, load_checkpoint(checkpoint), config
+    )
     other = tmp_path / "other"
     other.mkdir()
     for file in checkpoint.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
     (other / "args.json").write_text((other / "args.json").read_text() + "\n")
     with pytest.raises(InputError, match="trained from another checkpoint"):
-        load_classifier(tmp_path / "model", "final", other)
+        load_classifier(tmp_path / "model", "final", load_checkpoint(other))
     (tmp_path / "model" / "final.safetensors").unlink()
     with pytest.raises(InputError, match=r"final\.safetensors is missing"):
-        load_classifier(tmp_path / "model", "final", checkpoint)
+        load_classifier(tmp_path / "model", "final", load_checkpoint(checkpoint))

@@ -1,5 +1,6 @@
 """scGPT with a head: the model that is fine-tuned, saved and asked."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from reverse_perturbation.config import Readout as ReadoutPart
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.adapters import adapt, frozen_layers
 from reverse_perturbation.models.scgpt.backbone import encode, set_dropout
-from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
 from reverse_perturbation.models.scgpt.heads import CellOutput, GeneReadout, Head, Readout
-from reverse_perturbation.storage import read_json, sha256, write_atomically, write_json
+from reverse_perturbation.storage import read_json, write_atomically, write_json
 
 
 class ScgptClassifier(nn.Module):
@@ -25,7 +26,7 @@ class ScgptClassifier(nn.Module):
     Parameters
     ----------
     backbone
-        Of a checkpoint; adapted in place.
+        Of a checkpoint; a copy of it is adapted.
     token_ids
         LongTensor [n_genes]: the tokens that may occur, for the readout ``genes``.
     n_conditions
@@ -36,7 +37,7 @@ class ScgptClassifier(nn.Module):
 
     def __init__(self, backbone: nn.Module, token_ids: Tensor, n_conditions: int, config: Finetune):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone = copy.deepcopy(backbone)
         self.token_ids = token_ids
         self.config = config
         self.frozen_layers = frozen_layers(backbone, config)
@@ -150,7 +151,7 @@ def save_classifier(
     folder: str | Path,
     fits: dict[str, ScgptClassifier],
     conditions: Sequence[str],
-    checkpoint: str | Path,
+    checkpoint: Checkpoint,
     config: Finetune,
     **more: Any,
 ) -> None:
@@ -165,7 +166,7 @@ def save_classifier(
         write_json(
             temporary / "config.json",
             {
-                "checkpoint_sha256": sha256(checkpoint),
+                "checkpoint_sha256": checkpoint.sha256,
                 "conditions": list(conditions),
                 "finetune": config.model_dump(),
                 "trainable_parameters": fits["final"].trainable_parameters(),
@@ -187,7 +188,7 @@ def _as_saved(backbone: nn.Module, about: Mapping[str, Any]) -> ScgptClassifier:
 def load_classifier(
     folder: str | Path,
     fit: str,
-    checkpoint: str | Path,
+    checkpoint: Checkpoint,
     build: Callable[[nn.Module, Mapping[str, Any]], ScgptClassifier] = _as_saved,
 ) -> tuple[ScgptClassifier, list[str]]:
     """Rebuild one fit from the checkpoint it was trained from.
@@ -209,12 +210,12 @@ def load_classifier(
         if not (folder / name).exists():
             raise InputError(f"{folder}: {name} is missing; run `dvc repro` to make it again")
     content = read_json(folder / "config.json")
-    if content["checkpoint_sha256"] != sha256(checkpoint):
+    if content["checkpoint_sha256"] != checkpoint.sha256:
         raise InputError(
-            f"{folder}: trained from another checkpoint than {checkpoint} "
-            f"(sha256 {content['checkpoint_sha256'][:12]}, found {sha256(checkpoint)[:12]}); run `dvc repro`"
+            f"{folder}: trained from another checkpoint than the one given "
+            f"(sha256 {content['checkpoint_sha256'][:12]}, found {checkpoint.sha256[:12]}); run `dvc repro`"
         )
-    model = build(load_checkpoint(checkpoint).model, content)
+    model = build(checkpoint.model, content)
     try:
         model.load_trainable_state(load_file(folder / f"{fit}.safetensors"))
     except (SafetensorError, ValueError) as error:

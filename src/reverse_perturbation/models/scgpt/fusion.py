@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from reverse_perturbation.config import Finetune, Fusion
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.logreg import LogisticRegression
+from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, load_classifier
 from reverse_perturbation.models.scgpt.heads import CellOutput
 from reverse_perturbation.models.scgpt.tokens import Tokens
@@ -140,7 +141,7 @@ class FusionClassifier(ScgptClassifier):
 
 
 def load_fusion(
-    folder: str | Path, fit: str, checkpoint: str | Path, genes: Sequence[str], source: str
+    folder: str | Path, fit: str, checkpoint: Checkpoint, genes: Sequence[str], source: str
 ) -> tuple[ScgptClassifier, list[str]]:
     """Rebuild one fit, as :func:`load_classifier` does.
 
