@@ -138,7 +138,8 @@ def test_what_is_frozen_runs_with_the_default_readout_and_is_computed_once(tmp_p
         assert trained[1] == trained[0] | {"linear": trained[1]["linear"]}
         assert trained[0]["head"] > 0
         assert len(list((tmp_path / "data" / "cache").iterdir())) == 1, "one for both seeds, alone and in fusion"
-        assert said.count("GiB in float16 -> ") == 1
+        assert said.count("cache: keeping") == 1
+        assert said.count("cache: found") == 7, "three more stages that train, four that embed"
 
 
 def test_real_cells_run_as_they_are(norman_subset, tmp_path):

@@ -98,7 +98,7 @@ def test_both_parts_learn(checkpoint, folder, cells, task):
     optimizer = make_optimizer(model, config)
     for step in range(2):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(*batch).logits, target).backward()
+        torch.nn.functional.cross_entropy(model(batch).logits, target).backward()
         reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
         assert {"linear.weight", "linear.bias", "head.classify.weight", "head.classify.bias"} <= reached
         # Behind a layer of zeros nothing is seen of the loss until that layer has moved.
@@ -208,9 +208,9 @@ def test_a_logreg_of_other_genes_or_conditions_is_refused(folder):
 
 def test_the_expression_stays_with_its_cells(cells, tokens, expression):
     rows = np.array([7, 3, 200])
-    *plain, found = cells.batch(rows)
-    assert (found.numpy() == expression.toarray()[rows]).all()
-    for ours, theirs in zip(plain, tokens.batch(rows), strict=True):
-        assert torch.equal(ours, theirs)
+    found, plain = cells.batch(rows), tokens.batch(rows)
+    assert (found.expression.numpy() == expression.toarray()[rows]).all()
+    for name in ("ids", "values", "padding"):
+        assert torch.equal(getattr(found, name), getattr(plain, name))
     again = cells.take(rows)
-    assert torch.equal(again.batch(np.array([2, 0]))[-1], found[[2, 0]])
+    assert torch.equal(again.batch(np.array([2, 0])).expression, found.expression[[2, 0]])

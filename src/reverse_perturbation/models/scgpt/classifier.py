@@ -17,6 +17,7 @@ from reverse_perturbation.models.scgpt.adapters import adapt, frozen_layers
 from reverse_perturbation.models.scgpt.backbone import encode, set_dropout
 from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
 from reverse_perturbation.models.scgpt.heads import CellOutput, GeneReadout, Head, Readout
+from reverse_perturbation.models.scgpt.tokens import Batch
 from reverse_perturbation.storage import read_json, write_atomically, write_json
 
 
@@ -58,41 +59,24 @@ class ScgptClassifier(nn.Module):
         self.frozen_width = width if self.frozen_states_per_token else self.readout.out_features
         self.head = Head(self.readout.out_features, n_conditions, config) if config.adaptation != "frozen" else None
 
-    def forward(self, ids: Tensor, values: Tensor, padding: Tensor, states: Tensor | None = None) -> CellOutput:
-        """Score a batch of cells.
-
-        Parameters
-        ----------
-        ids, values, padding
-            [batch, tokens], as ``Tokens.batch`` gives them.
-        states
-            What :meth:`frozen` gives for them, if it is at hand.
-        """
-        read = self._read(ids, values, padding, states)
+    def forward(self, batch: Batch) -> CellOutput:
+        """Score a batch of cells; what :meth:`frozen` gives is computed unless the batch brings it."""
+        read = self.frozen(batch) if batch.frozen is None else batch.frozen
+        if self.frozen_states_per_token:
+            upper: nn.Module = self.backbone.transformer_encoder  # type: ignore[assignment]
+            read = self.readout(upper(read, batch.padding, first_layer=self.frozen_layers), batch.ids, batch.padding)
         if self.head is None:
             return CellOutput(read, None)
         return CellOutput(*self.head(read))
 
-    def frozen(self, ids: Tensor, values: Tensor, padding: Tensor) -> Tensor:
-        """Return what training cannot change: states below the first trained layer, or the readout above the last.
+    def frozen(self, batch: Batch) -> Tensor:
+        """Return what reaches the first trained layer, or the readout where neither a layer nor it is trained.
 
-        [batch, tokens, frozen_width] where ``frozen_states_per_token``, else [batch, frozen_width].
+        [batch, tokens, frozen_width] where ``frozen_states_per_token``, else [batch, frozen_width]. Training cannot
+        change it, unless ``frozen_layers`` is 0: then it is the embedded tokens, whose encoders may be trained.
         """
-        with torch.no_grad():
-            hidden = encode(self.backbone, ids, values, padding, last_layer=self.frozen_layers)
-            return hidden if self.frozen_states_per_token else self.readout(hidden, ids, padding)
-
-    def _read(self, ids: Tensor, values: Tensor, padding: Tensor, states: Tensor | None) -> Tensor:
-        if self.frozen_layers == 0:
-            hidden = encode(self.backbone, ids, values, padding)
-        else:
-            hidden = self.frozen(ids, values, padding) if states is None else states
-            if not self.frozen_states_per_token:
-                return hidden
-            upper: nn.Module = self.backbone.transformer_encoder  # type: ignore[assignment]
-            hidden = upper(hidden, padding, first_layer=self.frozen_layers)
-        read: Tensor = self.readout(hidden, ids, padding)
-        return read
+        hidden = encode(self.backbone, batch, last_layer=self.frozen_layers)
+        return hidden if self.frozen_states_per_token else self.readout(hidden, batch.ids, batch.padding)
 
     def trainable_parameters(self) -> dict[str, int]:
         """Return how many numbers are trained: in the backbone, in readout and head, in what else has its own group."""

@@ -13,12 +13,11 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from reverse_perturbation.config import Finetune
-from reverse_perturbation.models.scgpt.cache import CachedTokens
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.heads import CellOutput
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
-from reverse_perturbation.models.scgpt.samplers import training_batches
-from reverse_perturbation.models.scgpt.tokens import Tokens
+from reverse_perturbation.models.scgpt.samplers import batches_by_length, training_batches
+from reverse_perturbation.models.scgpt.tokens import Cells
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.library import LibraryRanker
 
@@ -68,12 +67,12 @@ class Task:
         None: the cells themselves.
     """
 
-    tokens: Tokens | CachedTokens
+    tokens: Cells
     targets: np.ndarray
     conditions: list[str]
     train: np.ndarray
     validation: np.ndarray
-    draw: Callable[[np.random.Generator], Tokens] | None = None
+    draw: Callable[[np.random.Generator], Cells] | None = None
 
 
 def fit(
@@ -180,15 +179,13 @@ def make_schedule(optimizer: AdamW, steps: int, warmup_fraction: float) -> Lambd
 
 
 def predict(
-    model: ScgptClassifier, tokens: Tokens | CachedTokens, rows: np.ndarray, device: torch.device
+    model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device
 ) -> Iterator[tuple[np.ndarray, CellOutput]]:
     """Yield rows and what the model says of them, in eval mode, cells of like length together."""
     model.to(device).eval()
-    by_length = rows[np.argsort(tokens.lengths[rows], kind="stable")]
     with torch.inference_mode():
-        for start in range(0, len(by_length), EVALUATION_BATCH):
-            batch = by_length[start : start + EVALUATION_BATCH]
-            yield batch, model(*(t.to(device) for t in tokens.batch(batch)))
+        for batch in batches_by_length(rows, tokens.lengths, EVALUATION_BATCH):
+            yield batch, model(tokens.batch(batch).to(device))
 
 
 def _train_epoch(
@@ -203,8 +200,7 @@ def _train_epoch(
 ) -> float:
     model.train()
     total, seen = 0.0, 0
-    tokens: Tokens | CachedTokens = task.tokens
-    rows, targets = task.train, task.targets
+    tokens, rows, targets = task.tokens, task.train, task.targets
     if task.draw is not None:
         tokens, rows, targets = task.draw(order), np.arange(len(task.train)), task.targets[task.train]
     batches = training_batches(rows, targets, tokens.lengths, config, order)
@@ -213,7 +209,7 @@ def _train_epoch(
         cells = sum(map(len, group))
         optimizer.zero_grad(set_to_none=True)
         for batch in group:
-            output = model(*(t.to(device) for t in tokens.batch(batch)))
+            output = model(tokens.batch(batch).to(device))
             loss = objective(output, torch.from_numpy(targets[batch]).to(device))
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} in the batch of rows {batch.tolist()}")
@@ -244,7 +240,7 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> tuple
 
 
 def _ask(
-    model: ScgptClassifier, tokens: Tokens | CachedTokens, rows: np.ndarray, device: torch.device
+    model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return embeddings and, with a classifier, logits, float32 [len(rows), ...] in the order of ``rows``."""
     place = np.full(len(tokens.lengths), -1)
