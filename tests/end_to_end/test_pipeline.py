@@ -142,6 +142,29 @@ def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp
         assert found["mrr"] < found["chance"]["mrr"] + 0.15
 
 
+@pytest.mark.parametrize("mode", ["frozen", "head"])
+def test_what_is_frozen_runs_with_the_default_readout_and_is_computed_once(tmp_path, capsys, mode):
+    run(tmp_path, params(finetune={"adaptation": mode, "mixing": 1}))
+    said = capsys.readouterr().out
+    names = ("scgpt-0", "fusion-0", "pca-42")
+    trained = [metrics(tmp_path, name)["provenance"]["trainable_parameters"] for name in names]
+    assert [counts["backbone"] for counts in trained[:2]] == [0, 0]
+    assert trained[2] is None
+    for name in names[:2]:
+        assert (tmp_path / "plots" / "training" / name).is_dir(), "DVC wants what a stage says it writes"
+    if mode == "frozen":
+        assert said.count(": the readout genes has weights to train and is left out") == 4
+        assert [counts["head"] for counts in trained[:2]] == [0, 0]
+        assert not (tmp_path / "data" / "cache").exists()
+    else:
+        assert f"trainable parameters: 0 in the backbone, {trained[0]['head']:,} in the head\n" in said
+        assert trained[1] == trained[0] | {"linear": trained[1]["linear"]}
+        assert trained[0]["head"] > 0
+        assert len(list((tmp_path / "data" / "cache").iterdir())) == 1, "one for both seeds, alone and in fusion"
+        assert said.count("cache: keeping") == 1
+        assert said.count("cache: found") == 7, "three more stages that train, four that embed"
+
+
 def test_real_cells_run_as_they_are(norman_subset, tmp_path):
     run(tmp_path, params(data={"source": "h5ad", "path": str(norman_subset)}), until="evaluate_baselines@pca")
     assert metrics(tmp_path, "logreg-42")["provenance"]["conditions"] == 33

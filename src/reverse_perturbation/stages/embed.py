@@ -15,20 +15,21 @@ from reverse_perturbation.models.scgpt.inputs import tokens_of
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
 from reverse_perturbation.stages.screen import SCREEN, screen_of
-from reverse_perturbation.storage import sha256
 
 
 def embed(args: argparse.Namespace, params: Params) -> None:
     """Write the outputs of both fits."""
     screen = screen_of(args, params)
-    tokens = tokens_of(screen, load_checkpoint(args.checkpoint), params.scgpt)
+    checkpoint = load_checkpoint(args.checkpoint)
+    tokens = tokens_of(screen, checkpoint, params.scgpt)
     load = load_classifier
     if args.kind == "fusion":
         tokens = TokensAndExpression.join(tokens, screen.log1p())
         load = partial(load_fusion, genes=list(screen.genes), source=args.cells)
-    for fit in ("selection", "final"):
-        model, conditions = load(args.model, fit, args.checkpoint)
-        asked = cached(model, tokens, folder=args.cache, checkpoint_sha256=sha256(args.checkpoint), device=device())
+    fits = {fit: load(args.model, fit, checkpoint) for fit in ("selection", "final")}
+    frozen, _ = fits["final"]  # the same in both
+    asked = cached(frozen, tokens, folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device())
+    for fit, (model, conditions) in fits.items():
         outputs = embed_cells(model, asked, screen.cells, conditions, device())
         outputs.save(Path(args.outputs) / f"{fit}.npz")
         print(f"embed: {args.kind}, {fit} fit, {len(screen.cells):,} cells")

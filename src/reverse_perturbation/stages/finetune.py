@@ -16,7 +16,7 @@ from reverse_perturbation.config import Finetune, Params
 from reverse_perturbation.data.screen import Screen
 from reverse_perturbation.models.scgpt.augment import drawn_anew
 from reverse_perturbation.models.scgpt.cache import cached
-from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.checkpoint import Checkpoint, load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
 from reverse_perturbation.models.scgpt.history import Epoch, best_epoch
 from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
@@ -26,7 +26,6 @@ from reverse_perturbation.models.scgpt.train import Task, fit
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.device import device
 from reverse_perturbation.stages.screen import SCREEN, screen_of
-from reverse_perturbation.storage import sha256
 
 Fit = Literal["selection", "final"]
 
@@ -41,11 +40,11 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     conditions = screen.classes()
 
     def fresh(_: Fit) -> ScgptClassifier:
-        return ScgptClassifier(load_checkpoint(args.checkpoint).model, token_ids, len(conditions), config)
+        return ScgptClassifier(checkpoint.model, token_ids, len(conditions), config)
 
     with resumable(args, params) as states:
-        fits = fit_twice("finetune", fresh, screen, tokenize, config, args=args, states=states)
-        save_classifier(args.model, fits, conditions, args.checkpoint, config)
+        fits = fit_twice("finetune", fresh, screen, tokenize, checkpoint, config, args=args, states=states)
+        save_classifier(args.model, fits, conditions, checkpoint, config)
 
 
 def resumable(args: argparse.Namespace, params: Params, *more: str) -> AbstractContextManager[Path]:
@@ -65,6 +64,7 @@ def fit_twice(
     fresh: Callable[[Fit], ScgptClassifier],
     screen: Screen,
     tokenize: Callable[[Screen], Tokens],
+    checkpoint: Checkpoint,
     config: Finetune,
     *,
     args: argparse.Namespace,
@@ -83,11 +83,13 @@ def fit_twice(
         All cells of the split.
     tokenize
         Turns it, or cells made from it, into what the model is given.
+    checkpoint
+        That the models start from.
     config
         Section ``finetune``.
     args
         ``seed``, of the weights that no checkpoint holds and of the order of cells; ``curves``, folder for the training
-        curves of the first fit; ``checkpoint``; ``cache``.
+        curves of the first fit; ``cache``, folder for frozen work.
     states
         Folder in which each fit's state is kept while it is trained.
     include_untrained
@@ -106,16 +108,15 @@ def fit_twice(
     reference, validation = screen.rows("reference"), screen.rows("validation")
     conditions, targets = np.unique(screen.conditions.astype(str), return_inverse=True)
     selection = seeded("selection")
+    trained = ", ".join(f"{count:,} in the {part}" for part, count in selection.trainable_parameters().items())
+    print(f"{stage}: {config.adaptation}, seed {args.seed}; trainable parameters: {trained}", flush=True)
+    for part in set(config.readout) - set(selection.readout.parts):
+        print(f"{stage}: the readout {part} has weights to train and is left out", flush=True)
     if selection.head is None:
+        Path(args.curves).mkdir(parents=True, exist_ok=True)  # an out of the stage, though there is nothing to draw
         return {"selection": selection, "final": seeded("final") if config.refit else selection}
-    trained = selection.trainable_parameters()
-    print(
-        f"{stage}: {config.adaptation}, seed {args.seed}; trainable parameters: {trained['backbone']:,} in the "
-        f"backbone, {trained['head']:,} in readout and head",
-        flush=True,
-    )
     tokens = cached(
-        selection, tokenize(screen), folder=args.cache, checkpoint_sha256=sha256(args.checkpoint), device=device()
+        selection, tokenize(screen), folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device()
     )
 
     def task(train: np.ndarray, validation: np.ndarray) -> Task:

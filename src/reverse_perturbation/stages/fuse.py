@@ -34,13 +34,14 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
         return TokensAndExpression.join(tokenize(cells), cells.log1p())
 
     def fresh(fit: Fit) -> FusionClassifier:
-        backbone = load_checkpoint(args.checkpoint).model
-        return FusionClassifier(backbone, token_ids, starts[fit], config, params.fusion)
+        return FusionClassifier(checkpoint.model, token_ids, starts[fit], config, params.fusion)
 
     about = {"fusion": params.fusion.model_dump(), "genes": genes}
     with resumable(args, params, "logreg") as states:
-        trained = fit_twice("fuse", fresh, screen, join, config, args=args, states=states, include_untrained=True)
-        save_classifier(args.model, trained, conditions, args.checkpoint, config, **about)
+        trained = fit_twice(
+            "fuse", fresh, screen, join, checkpoint, config, args=args, states=states, include_untrained=True
+        )
+        save_classifier(args.model, trained, conditions, checkpoint, config, **about)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from scgpt.model import TransformerModel
 
 from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone, encode, set_dropout
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
-from reverse_perturbation.models.scgpt.tokens import Tokens
+from reverse_perturbation.models.scgpt.tokens import Batch, Tokens
 
 VOCABULARY = {f"G{i}": i for i in range(20)} | {"<pad>": 20, "<cls>": 21}
 ARGS = {"nlayers": 3, "nheads": 4, "embsize": 32, "d_hid": 48, "dropout": 0.3, "MVC": True}
@@ -36,6 +36,10 @@ def upstream(ours):
     return model
 
 
+def upstreams(model: TransformerModel, batch: Batch) -> torch.Tensor:
+    return model._encode(batch.ids, batch.values, src_key_padding_mask=batch.padding)
+
+
 def cells() -> Tokens:
     """Cells of 0, 1, 5 and 20 genes."""
     rng = np.random.default_rng(0)
@@ -45,19 +49,15 @@ def cells() -> Tokens:
     return Tokens(ids, values, np.cumsum([0, *lengths]), cls_id=21, pad_id=20, pad_value=-2)
 
 
-def encode_upstream(model, ids, values, padding):
-    return model._encode(ids, values, src_key_padding_mask=padding)
-
-
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")  # upstream's fused path in eval
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_parity_with_upstream(ours, upstream, mode):
     batch = cells().batch(np.arange(4))
-    real = ~batch[2]
+    real = ~batch.padding
     for model in (ours, upstream):
         model.train(mode == "train")
     with torch.no_grad():
-        a, b = encode(ours, *batch), encode_upstream(upstream, *batch)
+        a, b = encode(ours, batch), upstreams(upstream, batch)
     # In eval PyTorch's fused path writes zeros at padding, which nobody reads.
     assert (a - b)[real].abs().max() <= 1e-5
     assert torch.isfinite(a).all()
@@ -65,20 +65,22 @@ def test_parity_with_upstream(ours, upstream, mode):
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_parity_of_the_decoders(ours, upstream):
-    ids, values, padding = cells().batch(np.arange(4))
+    batch = cells().batch(np.arange(4))
     with torch.no_grad():
-        a, b = (m.eval()(ids, values, src_key_padding_mask=padding, MVC=True) for m in (ours, upstream))
+        a, b = (
+            m.eval()(batch.ids, batch.values, src_key_padding_mask=batch.padding, MVC=True) for m in (ours, upstream)
+        )
     for name in ("mlm_output", "mvc_output", "cell_emb"):
         difference = (a[name] - b[name]).abs()
-        assert (difference if name == "cell_emb" else difference[~padding]).max() <= 1e-4
+        assert (difference if name == "cell_emb" else difference[~batch.padding]).max() <= 1e-4
 
 
 def test_parity_of_the_gradients(ours, upstream):
     batch = cells().batch(np.arange(4))
-    for model in (ours, upstream):
+    for model, output in ((ours, encode), (upstream, upstreams)):
         model.train()
         model.zero_grad()
-        (encode if model is ours else encode_upstream)(model, *batch)[:, 0].pow(3).sum().backward()
+        output(model, batch)[:, 0].pow(3).sum().backward()
     theirs = {n.replace("self_attn.in_proj_", "self_attn.Wqkv."): p.grad for n, p in upstream.named_parameters()}
     for name, parameter in ours.named_parameters():
         if parameter.grad is not None:
@@ -89,21 +91,21 @@ def test_a_cell_s_embedding_depends_on_the_cell_alone(ours):
     tokens = cells()
     ours.eval()
     with torch.no_grad():
-        together = encode(ours, *tokens.batch(np.arange(4)))[:, 0]
-        reversed_ = encode(ours, *tokens.batch(np.arange(4)[::-1].copy()))[:, 0].flip(0)
-        alone = torch.cat([encode(ours, *tokens.batch(np.array([i])))[:, 0] for i in range(4)])
+        together = encode(ours, tokens.batch(np.arange(4)))[:, 0]
+        reversed_ = encode(ours, tokens.batch(np.arange(4)[::-1].copy()))[:, 0].flip(0)
+        alone = torch.cat([encode(ours, tokens.batch(np.array([i])))[:, 0] for i in range(4)])
     assert (together - alone).abs().max() <= 1e-5
     assert (together - reversed_).abs().max() <= 1e-5
 
 
 def test_layers_can_be_run_in_two_parts(ours):
-    ids, values, padding = cells().batch(np.arange(4))
+    batch = cells().batch(np.arange(4))
     ours.eval()
     with torch.no_grad():
-        whole = encode(ours, ids, values, padding)
-        embedded = ours.encoder(ids) + ours.value_encoder(values)
-        below = ours.transformer_encoder(embedded, padding, last_layer=2)
-        above = ours.transformer_encoder(below, padding, first_layer=2)
+        whole = encode(ours, batch)
+        below = encode(ours, batch, last_layer=2)
+        above = ours.transformer_encoder(below, batch.padding, first_layer=2)
+    assert not torch.allclose(below, above)
     assert torch.equal(whole, above)
 
 
@@ -117,9 +119,9 @@ def test_dropout_is_in_attention_too_and_only_in_training(checkpoint, tokens):
                 module.p = 0.0  # leaves the attention's own
     with torch.no_grad():
         model.eval()
-        assert torch.equal(encode(model, *batch), encode(model, *batch))
+        assert torch.equal(encode(model, batch), encode(model, batch))
         model.transformer_encoder.train()
-        assert not torch.equal(encode(model, *batch), encode(model, *batch))
+        assert not torch.equal(encode(model, batch), encode(model, batch))
 
 
 def test_building_twice_from_one_seed_gives_the_same_weights():

@@ -42,7 +42,7 @@ def copy(checkpoint, tmp_path):
 
 def embeddings(folder, tokens) -> torch.Tensor:
     with torch.no_grad():
-        return encode(load_checkpoint(folder).model, *tokens.batch(np.arange(20)))
+        return encode(load_checkpoint(folder).model, tokens.batch(np.arange(20)))
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

@@ -122,7 +122,7 @@ def test_both_parts_learn(checkpoint, folder, cells, task):
     optimizer = make_optimizer(model, config)
     for step in range(2):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(*batch).logits, target).backward()
+        torch.nn.functional.cross_entropy(model(batch).logits, target).backward()
         reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
         assert {"linear.weight", "linear.bias", "head.classify.weight", "head.classify.bias"} <= reached
         # Behind a layer of zeros nothing is seen of the loss until that layer has moved.
@@ -198,21 +198,22 @@ def test_saved_and_loaded_it_scores_the_same(checkpoint, folder, cells, task, tm
     config = finetune_config(epochs=1)
     model, other = build(checkpoint, folder, config, rate), build(checkpoint, folder, config, rate, seed=2)
     fit(model, on(task, cells), config, seed=0, epochs=1, device=CPU)
+    loaded = load_checkpoint(checkpoint)
     about = {"fusion": {"linear_learning_rate": rate}, "genes": NAMES}
-    save_classifier(tmp_path / "model", {"selection": other, "final": model}, CONDITIONS, checkpoint, config, **about)
-    found, conditions = load_fusion(tmp_path / "model", "final", checkpoint, NAMES, "cells.h5ad")
+    save_classifier(tmp_path / "model", {"selection": other, "final": model}, CONDITIONS, loaded, config, **about)
+    found, conditions = load_fusion(tmp_path / "model", "final", loaded, NAMES, "cells.h5ad")
     assert conditions == CONDITIONS
     assert outputs(found, cells).log_proba == pytest.approx(outputs(model, cells).log_proba, abs=1e-5)
     assert outputs(found, cells).embedding == pytest.approx(outputs(model, cells).embedding, abs=1e-5)
-    second, _ = load_fusion(tmp_path / "model", "selection", checkpoint, NAMES, "cells.h5ad")
+    second, _ = load_fusion(tmp_path / "model", "selection", loaded, NAMES, "cells.h5ad")
     assert not np.allclose(outputs(second, cells).embedding, outputs(model, cells).embedding, atol=1e-3)
 
     with pytest.raises(InputError, match=r"model: fitted on other genes than those of b\.h5ad: 12 for 11; run"):
-        load_fusion(tmp_path / "model", "final", checkpoint, NAMES[:-1], "b.h5ad")
+        load_fusion(tmp_path / "model", "final", loaded, NAMES[:-1], "b.h5ad")
     content = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(content | {"conditions": CONDITIONS[:2]}))
     with pytest.raises(InputError, match=r"another shape: .*linear\.weight"):
-        load_fusion(tmp_path / "model", "final", checkpoint, NAMES, "cells.h5ad")
+        load_fusion(tmp_path / "model", "final", loaded, NAMES, "cells.h5ad")
 
 
 def test_a_logreg_of_other_genes_or_conditions_is_refused(folder):
@@ -231,9 +232,9 @@ def test_a_logreg_of_other_genes_or_conditions_is_refused(folder):
 
 def test_the_expression_stays_with_its_cells(cells, tokens, expression):
     rows = np.array([7, 3, 200])
-    *plain, found = cells.batch(rows)
-    assert (found.numpy() == expression.toarray()[rows]).all()
-    for ours, theirs in zip(plain, tokens.batch(rows), strict=True):
-        assert torch.equal(ours, theirs)
+    found, plain = cells.batch(rows), tokens.batch(rows)
+    assert (found.expression.numpy() == expression.toarray()[rows]).all()
+    for name in ("ids", "values", "padding"):
+        assert torch.equal(getattr(found, name), getattr(plain, name))
     again = cells.take(rows)
-    assert torch.equal(again.batch(np.array([2, 0]))[-1], found[[2, 0]])
+    assert torch.equal(again.batch(np.array([2, 0])).expression, found.expression[[2, 0]])

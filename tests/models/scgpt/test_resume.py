@@ -17,6 +17,7 @@ from reverse_perturbation.models.scgpt import train
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.resume import kept_until_done
+from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import fit
 from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
 
@@ -145,7 +146,7 @@ save_file(weights, folder / "weights.safetensors")
 
 def read_task(path):
     with np.load(path, allow_pickle=False) as found:
-        tokens = train.Tokens(found["ids"], found["values"], found["offsets"], GENES + 1, GENES, -2)
+        tokens = Tokens(found["ids"], found["values"], found["offsets"], GENES + 1, GENES, -2)
         ids = np.array([f"c{i}" for i in range(240)], dtype=object)
         return drawing(train.Task(ids, tokens, found["targets"], CONDITIONS, found["train"], found["validation"]))
 

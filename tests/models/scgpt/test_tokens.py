@@ -56,7 +56,8 @@ def test_log1p_values_stay_as_they_are_for_an_encoder_trained_on_them():
 
 
 def test_a_batch_has_cls_first_and_padding_last():
-    ids, values, padding = tokens_of([[0, 3, 1], [0, 0, 2]], value_input="binned").batch(np.array([1, 0]))
+    batch = tokens_of([[0, 3, 1], [0, 0, 2]], value_input="binned").batch(np.array([1, 0]))
+    ids, values, padding = batch.ids, batch.values, batch.padding
     assert ids.tolist() == [[101, 2, 100], [101, 1, 2]]
     assert padding.tolist() == [[False, False, True], [False, False, False]]
     assert values[:, 0].tolist() == [-2, -2]
@@ -64,7 +65,8 @@ def test_a_batch_has_cls_first_and_padding_last():
 
 
 def test_an_empty_batch_cell_is_cls_alone():
-    ids, _, padding = tokens_of([[0, 0]]).batch(np.array([0]))
+    batch = tokens_of([[0, 0]]).batch(np.array([0]))
+    ids, padding = batch.ids, batch.padding
     assert ids.tolist() == [[101]]
     assert not padding.any()
 

@@ -115,8 +115,10 @@ def test_a_balanced_fit_keeps_the_frequencies_of_its_cells(checkpoint, task, tmp
     model = build(checkpoint, config)
     fit(model, few, config, seed=0, epochs=1, device=CPU)
     assert model.head.log_prior.exp().tolist() == pytest.approx([5 / 45, 20 / 45, 20 / 45])
-    save_classifier(tmp_path / "model", {"selection": model, "final": model}, CONDITIONS, checkpoint, config)
-    loaded, _ = load_classifier(tmp_path / "model", "final", checkpoint)
+    save_classifier(
+        tmp_path / "model", {"selection": model, "final": model}, CONDITIONS, load_checkpoint(checkpoint), config
+    )
+    loaded, _ = load_classifier(tmp_path / "model", "final", load_checkpoint(checkpoint))
     assert torch.equal(loaded.head.log_prior, model.head.log_prior)
     for other in ({"prior_correction": False}, {"sampler": "random"}):
         changed = config.model_copy(update=other)

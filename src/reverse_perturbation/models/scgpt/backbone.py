@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.tokens import Batch
 
 # What this backbone computes, the first value also where the key is absent; with another it would embed wrongly.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -227,13 +228,10 @@ def build_backbone(architecture: Architecture, vocabulary: Mapping[str, int]) ->
     return model
 
 
-def encode(model: nn.Module, ids: Tensor, values: Tensor, padding: Tensor, *, last_layer: int | None = None) -> Tensor:
-    """Return the tokens [batch, tokens, width] after the last layer, or before layer ``last_layer``.
-
-    ``ids``, ``values`` and ``padding`` [batch, tokens] are as ``Tokens.batch`` gives them.
-    """
-    embedded = model.encoder(ids) + model.value_encoder(values)  # type: ignore[operator]
-    result: Tensor = model.transformer_encoder(embedded, padding, last_layer=last_layer)  # type: ignore[operator]
+def encode(model: nn.Module, batch: Batch, *, last_layer: int | None = None) -> Tensor:
+    """Return the tokens [batch, tokens, width] after the last layer, or before layer ``last_layer``."""
+    embedded = model.encoder(batch.ids) + model.value_encoder(batch.values)  # type: ignore[operator]
+    result: Tensor = model.transformer_encoder(embedded, batch.padding, last_layer=last_layer)  # type: ignore[operator]
     return result
 
 

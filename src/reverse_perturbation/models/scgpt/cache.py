@@ -1,13 +1,14 @@
-"""Frozen work done once: what the untrained part of the model makes of each cell, kept on disk.
+"""What frozen weights make of each cell, computed once and kept on disk.
 
-In mode ``head`` that is all the backbone does, in ``last_n`` the layers below the trained ones. It is the same in every
-epoch, in the refit and under every training seed.
+Where the lower layers of the backbone, or all of it, are not trained, what leaves them is the same in every epoch, fit,
+training seed and stage. It is stored under a key of all it depends on, so that what is found is what would be computed.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,35 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt import backbone, heads
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
-from reverse_perturbation.models.scgpt.tokens import Tokens
-from reverse_perturbation.storage import write_atomically, write_json
+from reverse_perturbation.models.scgpt.samplers import batches_by_length
+from reverse_perturbation.models.scgpt.tokens import Batch, Cells, Tokens
+from reverse_perturbation.storage import read_json, sha256, write_atomically, write_json
 
-BATCH = 256
+BATCH = 256  # cells computed at a time
 GIB = 2**30
+ARRAY, ABOUT = "array.npy", "cache.json"
 
 
 @dataclass(frozen=True)
 class CachedTokens:
-    """Tokens of many cells and, beside them, what the frozen part of the model makes of each cell.
+    """Tokens of many cells and what ``ScgptClassifier.frozen`` makes of them.
 
     Attributes
     ----------
     tokens
-        Of the cells.
-    states
-        Memory-mapped float16 or float32 [n_rows, width], cells end to end, without padding: a row for ``<cls>`` and for
-        each gene, or one row a cell.
-    offsets
-        int64 [n_cells + 1]: cell i has rows ``offsets[i]`` to ``offsets[i + 1]``.
+        The cells.
+    array
+        float16 or float32, memory-mapped: the states [n_cells + n_tokens, width] of each cell's ``<cls>`` and genes,
+        end to end without padding, or the readouts [n_cells, n].
     per_token
-        Whether a cell has a row for each of its tokens.
+        Whether it is the states.
     """
 
     tokens: Tokens
-    states: np.ndarray
-    offsets: np.ndarray
+    array: np.ndarray
     per_token: bool
 
     @property
@@ -51,49 +53,46 @@ class CachedTokens:
         """int64 [n_cells]: number of genes of each cell."""
         return self.tokens.lengths
 
-    def batch(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        """Return what ``tokens.batch`` does, then the states, float32 [len(rows), longest + 1 or nothing, width].
-
-        Only these cells' part of the file is read.
-        """
-        given = self.tokens.batch(rows)
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Return some cells, in the order given; only their part of the array is read."""
+        batch = self.tokens.batch(rows)
         if not self.per_token:
-            return *given, torch.from_numpy(self.states[rows].astype(np.float32))
-        states = np.zeros((len(rows), given[0].shape[1], self.states.shape[1]), dtype=np.float32)
-        for i, row in enumerate(rows):
-            own = self.states[self.offsets[row] : self.offsets[row + 1]]
-            states[i, : len(own)] = own
-        return *given, torch.from_numpy(states)
+            return replace(batch, frozen=_gather(self.array, rows))
+        states = torch.zeros(*batch.ids.shape, self.array.shape[1])
+        states[~batch.padding] = _gather(self.array, _places(self.tokens, rows))
+        return replace(batch, frozen=states)
 
 
 def cached(
-    model: ScgptClassifier,
-    tokens: Tokens,
-    *,
-    folder: str | Path,
-    checkpoint_sha256: str,
-    device: torch.device,
-) -> Tokens | CachedTokens:
-    """Return the cells with the model's frozen work beside them, from disk or computed now.
+    model: ScgptClassifier, tokens: Tokens, *, folder: str | Path, checkpoint_sha256: str, device: torch.device
+) -> Cells:
+    """Set beside the tokens what the frozen part of a model makes of them, from disk or computed now.
 
     Parameters
     ----------
     model
-        Says what of it is frozen; where nothing is, the tokens are returned as they are, and also where
-        new cells are drawn in each epoch or the file would be larger than ``finetune.cache.limit_gb``.
+        Any fit: what is trained does not matter.
     tokens
-        Of all cells.
+        All cells that will be asked for.
     folder
-        Where caches are kept, each under a key made of the checkpoint, the tokens (and so data, mask and value input),
-        the frozen part and the precision.
+        Of the caches. Each is a folder of its own there and can be deleted at any time.
     checkpoint_sha256
-        Of the checkpoint the model started from.
+        Of the checkpoint the model was made from.
     device
         Where to compute.
+
+    Returns
+    -------
+    Cells
+        The tokens themselves where nothing would be computed twice, or where the cache is off.
+
+    Raises
+    ------
+    InputError
+        If a state is too large for float16.
     """
-    if model.frozen_layers == 0 or model.head is None:  # without a head each cell is asked about once
+    if model.head is None or model.frozen_layers == 0:
         return tokens
-    config = model.config.cache
     if model.config.draws_cells:
         print(
             "cache: off, finetune.mixing, thinning or token_dropout draws new cells in each epoch; without them frozen "
@@ -101,80 +100,89 @@ def cached(
             flush=True,
         )
         return tokens
-    offsets = np.arange(len(tokens.lengths) + 1)
-    if model.frozen_states_per_token:
-        offsets = np.concatenate([[0], np.cumsum(tokens.lengths + 1)])
-    shape = (int(offsets[-1]), model.frozen_width)
-    about = {
-        "checkpoint_sha256": checkpoint_sha256,
-        "tokens_sha256": _digest(tokens),
-        "frozen_layers": model.frozen_layers,
-        "states": "tokens" if model.frozen_states_per_token else list(model.readout.parts),
-        "dtype": config.dtype,
-        "shape": list(shape),
-    }
-    path = Path(folder) / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
-    states = _read(path, config.dtype, shape)
-    if states is None:
-        size = shape[0] * shape[1] * np.dtype(config.dtype).itemsize / GIB
-        what = f"the frozen part's states of {len(tokens.lengths):,} cells take {size:.3g} GiB in {config.dtype}"
-        if size > config.limit_gb:
-            print(
-                f"cache: {what}, more than finetune.cache.limit_gb={config.limit_gb:g}: computed anew in every epoch; "
-                "raise the limit to keep them",
-                flush=True,
-            )
+    settings = model.config.cache
+    about = _about(model, tokens, checkpoint_sha256)
+    size = math.prod(about["shape"]) * np.dtype(settings.dtype).itemsize
+    kind = f"states below layer {model.frozen_layers}" if model.frozen_states_per_token else "readouts"
+    what = f"{kind} of {len(tokens.lengths):,} cells, {size / GIB:.3g} GiB as {settings.dtype}"
+    if size > settings.limit_gb * GIB:
+        print(
+            f"cache: off, {what}, are above finetune.cache.limit_gb ({settings.limit_gb:g}) and computed each time; "
+            f"to compute them once set it to {math.ceil(100 * size / GIB) / 100:g}",
+            flush=True,
+        )
+        return tokens
+    target = Path(folder) / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    if (array := _read(target, about)) is not None:
+        print(f"cache: found {what}, in {target}", flush=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if size > (free := shutil.disk_usage(target.parent).free):
+            # A memory-mapped file meets a full disk as a signal that ends the process.
+            print(f"cache: off, {what}, and {target.parent} has {free / GIB:.3g} GiB left; make room", flush=True)
             return tokens
-        print(f"cache: {what} -> {path}", flush=True)
-        _write(path, model, tokens, offsets, shape, about, device)
-        states = _read(path, config.dtype, shape)
-        assert states is not None
-    return CachedTokens(tokens, states, offsets, model.frozen_states_per_token)
+        print(f"cache: keeping {what}, in {target}", flush=True)
+        _write(target, about, model, tokens, device)
+        array = np.load(target / ARRAY, mmap_mode="r")
+    return CachedTokens(tokens, array, model.frozen_states_per_token)
 
 
-def _read(path: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray | None:
+def _about(model: ScgptClassifier, tokens: Tokens, checkpoint_sha256: str) -> dict[str, Any]:
+    """Return all that decides what is stored; the tokens stand for cells, mask and value input."""
+    digest = hashlib.sha256(repr((tokens.cls_id, tokens.pad_value, len(tokens.lengths), len(tokens.ids))).encode())
+    for part in (tokens.ids, tokens.values, tokens.offsets):
+        digest.update(np.ascontiguousarray(part).data)
+    n_rows = len(tokens.lengths) + (len(tokens.ids) if model.frozen_states_per_token else 0)
+    return {
+        "checkpoint_sha256": checkpoint_sha256,
+        "tokens_sha256": digest.hexdigest(),
+        "code_sha256": [sha256(module.__file__) for module in (backbone, heads) if module.__file__],
+        "frozen_layers": model.frozen_layers,
+        "readout": None if model.frozen_states_per_token else list(model.readout.parts),
+        "dtype": model.config.cache.dtype,
+        "shape": [n_rows, model.frozen_width],
+    }
+
+
+def _read(target: Path, about: dict[str, Any]) -> np.ndarray | None:
+    """Open a cache; None where there is none or it is damaged."""
+    if not target.exists():
+        return None
     try:
-        states: np.ndarray = np.load(path / "states.npy", mmap_mode="r")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        print(f"cache: {path} is damaged ({error}) and made again", flush=True)
-        return None
-    return states if states.shape == shape and states.dtype == dtype else None
+        if read_json(target / ABOUT) == about | {"array_sha256": sha256(target / ARRAY)}:
+            return np.load(target / ARRAY, mmap_mode="r")
+    except (OSError, ValueError):
+        pass
+    print(f"cache: {target} is damaged and is made again", flush=True)
+    return None
 
 
-def _write(
-    path: Path,
-    model: ScgptClassifier,
-    tokens: Tokens,
-    offsets: np.ndarray,
-    shape: tuple[int, int],
-    about: dict[str, Any],
-    device: torch.device,
-) -> None:
-    with write_atomically(path) as temporary:
-        temporary.mkdir()
-        write_json(temporary / "about.json", about)
-        file = np.lib.format.open_memmap(temporary / "states.npy", mode="w+", dtype=about["dtype"], shape=shape)
-        for row, states in _frozen_states(model, tokens, device):
-            file[offsets[row] : offsets[row + 1]] = states
-        file.flush()
-
-
-def _frozen_states(model: ScgptClassifier, tokens: Tokens, device: torch.device) -> Iterator[tuple[int, np.ndarray]]:
+def _write(target: Path, about: dict[str, Any], model: ScgptClassifier, tokens: Tokens, device: torch.device) -> None:
     model.to(device).eval()
-    by_length = np.argsort(tokens.lengths, kind="stable")
-    with tqdm(total=len(by_length), desc="cache", unit="cell") as progress, torch.inference_mode():
-        for start in range(0, len(by_length), BATCH):
-            rows = by_length[start : start + BATCH]
-            states = model.frozen(*(t.to(device) for t in tokens.batch(rows)[:3])).float().cpu().numpy()
-            for row, own in zip(rows, states, strict=True):
-                yield int(row), own[: tokens.lengths[row] + 1] if model.frozen_states_per_token else own[None]
+    progress = tqdm(total=len(tokens.lengths), desc="cache", unit=" cells")
+    with progress, write_atomically(target) as temporary, torch.inference_mode():
+        temporary.mkdir()
+        array = np.lib.format.open_memmap(temporary / ARRAY, "w+", about["dtype"], tuple(about["shape"]))
+        for rows in batches_by_length(np.arange(len(tokens.lengths)), tokens.lengths, BATCH):
+            batch = tokens.batch(rows)
+            found = model.frozen(batch.to(device)).cpu()
+            if (found.abs() > np.finfo(array.dtype).max).any():
+                raise InputError(f"finetune.cache.dtype: a state is too large for {array.dtype}; set float32")
+            if model.frozen_states_per_token:
+                array[_places(tokens, rows)] = found[~batch.padding].numpy()
+            else:
+                array[rows] = found.numpy()
             progress.update(len(rows))
+        array.flush()
+        write_json(temporary / ABOUT, about | {"array_sha256": sha256(temporary / ARRAY)})
 
 
-def _digest(tokens: Tokens) -> str:
-    digest = hashlib.sha256(f"{tokens.cls_id} {tokens.pad_id} {tokens.pad_value}".encode())
-    for array in (tokens.ids, tokens.values, tokens.offsets):
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.hexdigest()
+def _gather(array: np.ndarray, places: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(array[places], dtype=np.float32))
+
+
+def _places(tokens: Tokens, rows: np.ndarray) -> np.ndarray:
+    """Return where among the states those of some cells are."""
+    lengths = tokens.lengths[rows] + 1
+    ends = np.cumsum(lengths)
+    return np.repeat(tokens.offsets[rows] + rows - (ends - lengths), lengths) + np.arange(ends[-1])

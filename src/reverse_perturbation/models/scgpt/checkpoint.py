@@ -30,8 +30,8 @@ class LoadReport:
         Names the model has and the file lacks: only of parts that are not asked here.
     unexpected
         Names the file has and the model lacks.
-    sha256
-        Of the weights' file.
+    sha256, folder_sha256
+        Of the weights' file, and of the whole folder, by which a trained model knows the one it belongs to.
     name
         Of the checkpoint, where the hash is known.
     """
@@ -41,6 +41,7 @@ class LoadReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     sha256: str
+    folder_sha256: str
     name: str | None
 
     def __str__(self) -> str:
@@ -59,6 +60,12 @@ class Checkpoint:
     vocabulary: dict[str, int]
     architecture: Architecture
     report: LoadReport | None
+
+    @property
+    def sha256(self) -> str:
+        """Of the folder it was loaded from."""
+        assert self.report is not None
+        return self.report.folder_sha256
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
@@ -90,6 +97,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         tuple(sorted(own.keys() - used.keys())),
         tuple(sorted(state.keys() - used.keys())),
         digest,
+        sha256(folder),
         KNOWN.get(digest),
     )
     return Checkpoint(model.eval(), vocabulary, architecture, report)

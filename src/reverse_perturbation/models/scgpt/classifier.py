@@ -1,5 +1,6 @@
 """scGPT with a head: the model that is fine-tuned, saved and asked."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from reverse_perturbation.config import Readout as ReadoutPart
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.adapters import adapt, frozen_layers
 from reverse_perturbation.models.scgpt.backbone import encode, set_dropout
-from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
 from reverse_perturbation.models.scgpt.heads import CellOutput, GeneReadout, Head, Readout
-from reverse_perturbation.storage import read_json, sha256, write_atomically, write_json
+from reverse_perturbation.models.scgpt.tokens import Batch
+from reverse_perturbation.storage import read_json, write_atomically, write_json
 
 
 class ScgptClassifier(nn.Module):
@@ -25,7 +27,7 @@ class ScgptClassifier(nn.Module):
     Parameters
     ----------
     backbone
-        Of a checkpoint; adapted in place.
+        Of a checkpoint; a copy of it is adapted.
     token_ids
         LongTensor [n_genes]: the tokens that may occur, for the readout ``genes``.
     n_conditions
@@ -36,15 +38,14 @@ class ScgptClassifier(nn.Module):
 
     def __init__(self, backbone: nn.Module, token_ids: Tensor, n_conditions: int, config: Finetune):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone = copy.deepcopy(backbone)
         self.token_ids = token_ids
         self.config = config
-        adapt(backbone, config)
         self.frozen_layers = frozen_layers(backbone, config)
-        set_dropout(backbone, 0.0)  # what is frozen gives the same answer each time
         layers: nn.ModuleList = backbone.transformer_encoder.layers  # type: ignore[union-attr, assignment]
-        for part in [backbone] if self.frozen_layers == 0 else layers[self.frozen_layers :]:
-            set_dropout(part, config.dropout)
+        set_dropout(backbone, 0.0)  # what is frozen gives the same answer each time
+        set_dropout(backbone if config.adaptation in ("lora", "full") else layers[self.frozen_layers :], config.dropout)
+        adapt(backbone, config)  # after it, set_dropout would reach LoRA's own dropout as well
         width = backbone.d_model
         assert isinstance(width, int)
         parts = _readout_parts(config)
@@ -58,49 +59,29 @@ class ScgptClassifier(nn.Module):
         self.frozen_width = width if self.frozen_states_per_token else self.readout.out_features
         self.head = Head(self.readout.out_features, n_conditions, config) if config.adaptation != "frozen" else None
 
-    def forward(self, ids: Tensor, values: Tensor, padding: Tensor, states: Tensor | None = None) -> CellOutput:
-        """Score a batch of cells.
-
-        Parameters
-        ----------
-        ids, values, padding
-            [batch, tokens], as ``Tokens.batch`` gives them.
-        states
-            What :meth:`frozen` gives for them, if it is at hand.
-        """
-        read = self._read(ids, values, padding, states)
+    def forward(self, batch: Batch) -> CellOutput:
+        """Score a batch of cells; what :meth:`frozen` gives is computed unless the batch brings it."""
+        read = self.frozen(batch) if batch.frozen is None else batch.frozen
+        if self.frozen_states_per_token:
+            upper: nn.Module = self.backbone.transformer_encoder  # type: ignore[assignment]
+            read = self.readout(upper(read, batch.padding, first_layer=self.frozen_layers), batch.ids, batch.padding)
         if self.head is None:
             return CellOutput(read, None)
         return CellOutput(*self.head(read))
 
-    def frozen(self, ids: Tensor, values: Tensor, padding: Tensor) -> Tensor:
-        """Return what training cannot change: states below the first trained layer, or the readout above the last.
+    def frozen(self, batch: Batch) -> Tensor:
+        """Return what reaches the first trained layer, or the readout where neither a layer nor it is trained.
 
-        [batch, tokens, frozen_width] where ``frozen_states_per_token``, else [batch, frozen_width].
+        [batch, tokens, frozen_width] where ``frozen_states_per_token``, else [batch, frozen_width]. Training cannot
+        change it, unless ``frozen_layers`` is 0: then it is the embedded tokens, whose encoders may be trained.
         """
-        with torch.no_grad():
-            hidden = encode(self.backbone, ids, values, padding, last_layer=self.frozen_layers)
-            return hidden if self.frozen_states_per_token else self.readout(hidden, ids, padding)
-
-    def _read(self, ids: Tensor, values: Tensor, padding: Tensor, states: Tensor | None) -> Tensor:
-        if self.frozen_layers == 0:
-            hidden = encode(self.backbone, ids, values, padding)
-        else:
-            hidden = self.frozen(ids, values, padding) if states is None else states
-            if not self.frozen_states_per_token:
-                return hidden
-            upper: nn.Module = self.backbone.transformer_encoder  # type: ignore[assignment]
-            hidden = upper(hidden, padding, first_layer=self.frozen_layers)
-        read: Tensor = self.readout(hidden, ids, padding)
-        return read
+        hidden = encode(self.backbone, batch, last_layer=self.frozen_layers)
+        return hidden if self.frozen_states_per_token else self.readout(hidden, batch.ids, batch.padding)
 
     def trainable_parameters(self) -> dict[str, int]:
-        """Return how many numbers are trained, in the backbone and in what stands on it."""
-        count = {"backbone": 0, "head": 0}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                count["backbone" if name.startswith("backbone.") else "head"] += parameter.numel()
-        return count
+        """Return how many numbers are trained: in the backbone, in readout and head, in what else has its own group."""
+        groups = [] if self.head is None else self.parameter_groups(self.config)
+        return {"backbone": 0, "head": 0} | {group["name"]: sum(p.numel() for p in group["params"]) for group in groups}
 
     def parameter_groups(self, config: Finetune) -> list[dict[str, Any]]:
         """Return what the optimizer trains, in groups of their own learning rates: those that have a parameter."""
@@ -159,7 +140,7 @@ def save_classifier(
     folder: str | Path,
     fits: dict[str, ScgptClassifier],
     conditions: Sequence[str],
-    checkpoint: str | Path,
+    checkpoint: Checkpoint,
     config: Finetune,
     **more: Any,
 ) -> None:
@@ -174,7 +155,7 @@ def save_classifier(
         write_json(
             temporary / "config.json",
             {
-                "checkpoint_sha256": sha256(checkpoint),
+                "checkpoint_sha256": checkpoint.sha256,
                 "conditions": list(conditions),
                 "finetune": config.model_dump(),
                 "trainable_parameters": fits["final"].trainable_parameters(),
@@ -196,7 +177,7 @@ def _as_saved(backbone: nn.Module, about: Mapping[str, Any]) -> ScgptClassifier:
 def load_classifier(
     folder: str | Path,
     fit: str,
-    checkpoint: str | Path,
+    checkpoint: Checkpoint,
     build: Callable[[nn.Module, Mapping[str, Any]], ScgptClassifier] = _as_saved,
 ) -> tuple[ScgptClassifier, list[str]]:
     """Rebuild one fit from the checkpoint it was trained from.
@@ -218,12 +199,12 @@ def load_classifier(
         if not (folder / name).exists():
             raise InputError(f"{folder}: {name} is missing; run `dvc repro` to make it again")
     content = read_json(folder / "config.json")
-    if content["checkpoint_sha256"] != sha256(checkpoint):
+    if content["checkpoint_sha256"] != checkpoint.sha256:
         raise InputError(
-            f"{folder}: trained from another checkpoint than {checkpoint} "
-            f"(sha256 {content['checkpoint_sha256'][:12]}, found {sha256(checkpoint)[:12]}); run `dvc repro`"
+            f"{folder}: trained from another checkpoint than the one given "
+            f"(sha256 {content['checkpoint_sha256'][:12]}, found {checkpoint.sha256[:12]}); run `dvc repro`"
         )
-    model = build(load_checkpoint(checkpoint).model, content)
+    model = build(checkpoint.model, content)
     try:
         model.load_trainable_state(load_file(folder / f"{fit}.safetensors"))
     except (SafetensorError, ValueError) as error:

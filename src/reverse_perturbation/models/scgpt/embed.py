@@ -3,16 +3,15 @@
 import numpy as np
 import torch
 
-from reverse_perturbation.models.scgpt.cache import CachedTokens
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
-from reverse_perturbation.models.scgpt.tokens import Tokens
+from reverse_perturbation.models.scgpt.tokens import Cells
 from reverse_perturbation.models.scgpt.train import predict
 from reverse_perturbation.retrieval.outputs import Outputs
 
 
 def embed_cells(
     model: ScgptClassifier,
-    tokens: Tokens | CachedTokens,
+    tokens: Cells,
     cells: np.ndarray,
     conditions: list[str],
     device: torch.device,

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from reverse_perturbation.config import Finetune, Fusion
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.logreg import LogisticRegression
+from reverse_perturbation.models.scgpt.checkpoint import Checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, load_classifier
 from reverse_perturbation.models.scgpt.heads import CellOutput
-from reverse_perturbation.models.scgpt.tokens import Tokens
+from reverse_perturbation.models.scgpt.tokens import Batch, Tokens
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class TokensAndExpression(Tokens):
         """Return some cells, in the order given."""
         return replace(super().take(rows), expression=self.expression[rows])  # type: ignore[call-arg, return-value]
 
-    def batch(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        """Return what ``Tokens.batch`` does, then the expression, float32 [len(rows), n_genes]."""
-        return *super().batch(rows), torch.from_numpy(self.expression[rows].toarray())
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Return some cells, in the order given, with their expression."""
+        return replace(super().batch(rows), expression=torch.from_numpy(self.expression[rows].toarray()))
 
 
 class LinearPart(nn.Module):
@@ -113,12 +114,10 @@ class FusionClassifier(ScgptClassifier):
             nn.init.zeros_(self.head.classify.weight)
             nn.init.zeros_(self.head.classify.bias)
 
-    def forward(  # type: ignore[override]
-        self, ids: Tensor, values: Tensor, padding: Tensor, expression: Tensor, states: Tensor | None = None
-    ) -> CellOutput:
+    def forward(self, batch: Batch) -> CellOutput:
         """Score a batch of cells as ``TokensAndExpression.batch`` gives them."""
-        output = super().forward(ids, values, padding, states)
-        scores: Tensor = self.linear(expression)
+        output = super().forward(batch)
+        scores: Tensor = self.linear(batch.expression)
         return replace(output, logits=scores if output.logits is None else scores + output.logits)
 
     def parameter_groups(self, config: Finetune) -> list[dict[str, Any]]:
@@ -143,7 +142,7 @@ class FusionClassifier(ScgptClassifier):
 
 
 def load_fusion(
-    folder: str | Path, fit: str, checkpoint: str | Path, genes: Sequence[str], source: str
+    folder: str | Path, fit: str, checkpoint: Checkpoint, genes: Sequence[str], source: str
 ) -> tuple[ScgptClassifier, list[str]]:
     """Rebuild one fit, as :func:`load_classifier` does.
 

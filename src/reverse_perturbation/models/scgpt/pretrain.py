@@ -18,7 +18,7 @@ from reverse_perturbation.config import Pretrain, ValueInput
 from reverse_perturbation.models.scgpt.backbone import Architecture
 from reverse_perturbation.models.scgpt.samplers import random_batches
 from reverse_perturbation.models.scgpt.schedule import make_schedule
-from reverse_perturbation.models.scgpt.tokens import Tokens
+from reverse_perturbation.models.scgpt.tokens import Batch, Tokens
 from reverse_perturbation.models.scgpt.vocabulary import SPECIAL_TOKENS
 
 WARMUP_FRACTION = 0.05
@@ -93,13 +93,12 @@ def pretrain(
     for epoch in range(1, config.epochs + 1):
         total = 0.0
         for batch in random_batches(np.arange(n_cells), tokens.lengths, config.batch_size, order):
-            ids, values, padding = tokens.batch(batch)
-            hidden = (torch.rand(values.shape, generator=hide) < config.mask_fraction) & ~padding
+            cells = tokens.batch(batch)
+            hidden = (torch.rand(cells.values.shape, generator=hide) < config.mask_fraction) & ~cells.padding
             hidden[:, 0] = False
             if not hidden.any():
                 continue
-            fed = values.masked_fill(hidden, architecture.mask_value)
-            loss = _loss(model, *(t.to(device) for t in (ids, values, fed, padding, hidden)))
+            loss = _loss(model, cells.to(device), hidden.to(device), architecture.mask_value)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
@@ -110,8 +109,9 @@ def pretrain(
     model.eval()
 
 
-def _loss(model: nn.Module, ids: Tensor, values: Tensor, fed: Tensor, padding: Tensor, hidden: Tensor) -> Tensor:
-    output = model(ids, fed, src_key_padding_mask=padding, MVC=True)
-    target = values[hidden]
+def _loss(model: nn.Module, cells: Batch, hidden: Tensor, mask_value: int) -> Tensor:
+    fed = cells.values.masked_fill(hidden, mask_value)
+    output = model(cells.ids, fed, src_key_padding_mask=cells.padding, MVC=True)
+    target = cells.values[hidden]
     loss: Tensor = mse_loss(output["mlm_output"][hidden], target) + mse_loss(output["mvc_output"][hidden], target)
     return loss

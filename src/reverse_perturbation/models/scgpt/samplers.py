@@ -9,6 +9,12 @@ from reverse_perturbation.config import Finetune
 GROUPED = 16
 
 
+def batches_by_length(rows: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Deal all rows into batches of cells of like length, shortest first: the least padding."""
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
+    return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+
+
 def random_batches(
     rows: np.ndarray, lengths: np.ndarray, batch_size: int, order: np.random.Generator
 ) -> list[np.ndarray]:
@@ -34,9 +40,7 @@ def random_batches(
     step = batch_size * GROUPED
     batches = []
     for start in range(0, len(shuffled), step):
-        group = shuffled[start : start + step]
-        group = group[np.argsort(lengths[group], kind="stable")]
-        batches += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
+        batches += batches_by_length(shuffled[start : start + step], lengths, batch_size)
     return [batches[i] for i in order.permutation(len(batches))]
 
 

@@ -6,8 +6,8 @@ ties, unless ``binned_random`` asks for upstream's, and then the draw is seeded 
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,6 +19,49 @@ from reverse_perturbation.data.normalize import log1p_cp10k
 
 QUANTILES = (0.001, 0.999)
 TABLE = 1 << 19  # entries of the table by which counts are sorted: so many cells are binned at a time as fit
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some cells, padded to the longest: what a model is called with.
+
+    Attributes
+    ----------
+    ids
+        int64 [batch, tokens], ``<cls>`` first.
+    values
+        float32 [batch, tokens].
+    padding
+        bool [batch, tokens], True behind a cell's last gene.
+    expression
+        float32 [batch, n_genes], where a model reads that as well.
+    frozen
+        What ``ScgptClassifier.frozen`` gives for them, where it is at hand.
+    """
+
+    ids: Tensor
+    values: Tensor
+    padding: Tensor
+    expression: Tensor | None = None
+    frozen: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move all of it."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: t.to(device) for name, t in tensors.items() if t is not None})
+
+
+class Cells(Protocol):
+    """Cells that can be asked for in batches."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [n_cells]: number of genes of each cell."""
+        ...
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Return some cells."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,11 +106,8 @@ class Tokens:
         before = np.concatenate([[0], np.cumsum(kept)])
         return replace(self, ids=self.ids[kept], values=self.values[kept], offsets=before[self.offsets])
 
-    def batch(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        """Return ids (int64), values (float32) and padding (bool), each [len(rows), longest + 1].
-
-        ``<cls>`` comes first with the pad value, as upstream feeds it; padding is True behind a cell's last gene.
-        """
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Return some cells, in the order given; ``<cls>`` has the pad value, as upstream feeds it."""
         taken = self.take(rows)
         lengths = taken.lengths
         shape = (len(rows), int(lengths.max(initial=0)) + 1)
@@ -78,7 +118,7 @@ class Tokens:
         genes = present.copy()
         genes[:, 0] = False
         ids[genes], values[genes] = taken.ids, taken.values
-        return torch.from_numpy(ids), torch.from_numpy(values), torch.from_numpy(~present)
+        return Batch(torch.from_numpy(ids), torch.from_numpy(values), torch.from_numpy(~present))
 
 
 @dataclass(frozen=True)

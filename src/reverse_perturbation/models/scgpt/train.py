@@ -15,7 +15,6 @@ from torch.optim import AdamW
 
 from reverse_perturbation.config import Finetune
 from reverse_perturbation.models.scgpt.adapters import held
-from reverse_perturbation.models.scgpt.cache import CachedTokens
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.collapse import chance_mrr, check_collapse, spread
 from reverse_perturbation.models.scgpt.ema import Ema
@@ -23,9 +22,9 @@ from reverse_perturbation.models.scgpt.heads import CellOutput
 from reverse_perturbation.models.scgpt.history import Epoch, best_epoch
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
 from reverse_perturbation.models.scgpt.resume import Progress
-from reverse_perturbation.models.scgpt.samplers import training_batches
+from reverse_perturbation.models.scgpt.samplers import batches_by_length, training_batches
 from reverse_perturbation.models.scgpt.schedule import make_schedule
-from reverse_perturbation.models.scgpt.tokens import Tokens
+from reverse_perturbation.models.scgpt.tokens import Cells
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.rank import truth_index
@@ -55,12 +54,12 @@ class Task:
     """
 
     cells: np.ndarray
-    tokens: Tokens | CachedTokens
+    tokens: Cells
     targets: np.ndarray
     conditions: list[str]
     train: np.ndarray
     validation: np.ndarray
-    draw: Callable[[np.random.Generator], Tokens] | None = None
+    draw: Callable[[np.random.Generator], Cells] | None = None
 
 
 def fit(
@@ -176,22 +175,19 @@ def make_optimizer(model: ScgptClassifier, config: Finetune) -> AdamW:
 
 
 def predict(
-    model: ScgptClassifier, tokens: Tokens | CachedTokens, rows: np.ndarray, device: torch.device
+    model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device
 ) -> Iterator[tuple[np.ndarray, CellOutput]]:
     """Yield rows and what the model says of them, in eval mode, cells of like length together."""
     model.to(device).eval()
-    by_length = rows[np.argsort(tokens.lengths[rows], kind="stable")]
     with torch.inference_mode():
-        for start in range(0, len(by_length), EVALUATION_BATCH):
-            batch = by_length[start : start + EVALUATION_BATCH]
-            yield batch, model(*(t.to(device) for t in tokens.batch(batch)))
+        for batch in batches_by_length(rows, tokens.lengths, EVALUATION_BATCH):
+            yield batch, model(tokens.batch(batch).to(device))
 
 
 def _train_epoch(now: Progress, task: Task, config: Finetune, objective: Objective, device: torch.device) -> float:
     now.model.train()
     total, seen = 0.0, 0
-    tokens: Tokens | CachedTokens = task.tokens
-    rows, targets, cells = task.train, task.targets, task.cells
+    tokens, rows, targets, cells = task.tokens, task.train, task.targets, task.cells
     if task.draw is not None:
         tokens, rows = task.draw(now.order), np.arange(len(task.train))
         targets, cells = targets[task.train], cells[task.train]
@@ -201,7 +197,7 @@ def _train_epoch(now: Progress, task: Task, config: Finetune, objective: Objecti
         size = sum(map(len, group))
         now.optimizer.zero_grad(set_to_none=True)
         for batch in group:
-            output = now.model(*(t.to(device) for t in tokens.batch(batch)))
+            output = now.model(tokens.batch(batch).to(device))
             loss = objective(output, torch.from_numpy(targets[batch]).to(device))
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} in the batch of cells {', '.join(cells[batch])}")
@@ -241,7 +237,7 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> dict[
 
 
 def _ask(
-    model: ScgptClassifier, tokens: Tokens | CachedTokens, rows: np.ndarray, device: torch.device
+    model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return embeddings and, with a classifier, logits, float32 [len(rows), ...] in the order of ``rows``."""
     place = np.full(len(tokens.lengths), -1)
