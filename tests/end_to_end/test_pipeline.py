@@ -92,7 +92,8 @@ def test_each_fit_of_fusion_starts_from_the_same_fit_of_logreg(simulated, tmp_pa
     shared += ["--split", "data/split/split.csv", "--genes", "data/vocab/genes.csv"]
     shared += ["--checkpoint", "models/scgpt_base", "--model", model, "--cache", str(tmp_path / "cache")]
     with inside(simulated):
-        fuse.main([*shared, "--logreg", "models/logreg", "--seed", "0", "--curves", str(tmp_path / "curves")])
+        training = ["--seed", "0", "--resume", str(tmp_path / "resume"), "--curves", str(tmp_path / "curves")]
+        fuse.main([*shared, *training, "--logreg", "models/logreg"])
         embed.main([*shared, "--kind", "fusion", "--outputs", str(found)])
     for fit, start in (("selection", "selection"), ("final", "final" if refit else "selection")):
         ours = Outputs.load(found / f"{fit}.npz")
