@@ -1,0 +1,39 @@
+"""What a reviewer runs: scripts/review.sh, which the workflow posts on a pull request."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from reverse_perturbation import check
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_review_says_what_changed_and_ends_as_the_gate_does():
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    review = subprocess.run(
+        ["scripts/review.sh", "HEAD"], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    assert review.returncode == check.main(["--comparison", str(ROOT / "metrics" / "comparison.json")]), review.stderr
+    headings = [line for line in review.stdout.split("\n") if line.startswith("## ")]
+    assert headings == ["## Metrics against HEAD", "## Parameters against HEAD", "## Verdict"]
+    assert "scGPT mrr within the allowed share of logreg's" in review.stdout
+
+
+def test_a_base_that_is_not_there_is_an_error():
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    review = subprocess.run(
+        ["scripts/review.sh", "no-such-revision"], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True
+    )
+    assert review.returncode != 0
+    assert b"no-such-revision" in review.stderr
+
+
+def test_the_workflow_runs_what_is_tested_here():
+    workflow = YAML(typ="safe").load(ROOT / ".github" / "workflows" / "review.yml")
+    commands = "\n".join(step.get("run", "") for step in workflow["jobs"]["review"]["steps"])
+    assert ".ci/run" in commands
+    assert "scripts/review.sh" in commands
