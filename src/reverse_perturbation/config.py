@@ -18,6 +18,7 @@ ValueInput = Literal["binned", "binned_random", "log1p"]
 Readout = Literal["cls", "mean", "genes"]
 Adaptation = Literal["frozen", "head", "last_n", "lora", "full"]
 Sampler = Literal["random", "balanced"]
+Precision = Literal["float32", "bfloat16"]
 LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
 
 Count = Annotated[int, Field(ge=1)]
@@ -136,6 +137,7 @@ class Cache(Section):
 class Finetune(Section):
     """How scGPT is adapted to the task."""
 
+    precision: Precision
     epochs: Count
     patience: Count
     batch_size: Count
@@ -235,6 +237,7 @@ class Params(Section):
     labels: LabelSpace
     split: Split
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    launcher: Annotated[str, Field(min_length=1)]
     logreg: Logreg
     pca: Pca
     scgpt: Scgpt

@@ -64,6 +64,7 @@ def commands(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         pairs = items.items() if isinstance(items, dict) else [(item, item) for item in items]
         for key, item in pairs:
             command = stage["do"]["cmd"].replace("${item}", str(item)).replace("${key}", str(key))
+            command = command.replace("${launcher}", content["launcher"])
             yield f"{name}@{key}", command.replace("${split.seed}", str(content["split"]["seed"]))
 
 

@@ -1,12 +1,17 @@
 """The stages together, on simulated and on real cells."""
 
 import json
+import shlex
+import shutil
+import subprocess
+import sys
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from safetensors.torch import load_file
 
 from reverse_perturbation import real_cells
 from reverse_perturbation.check import main as check
@@ -14,7 +19,7 @@ from reverse_perturbation.data.contract import read_cells
 from reverse_perturbation.models.scgpt.resume import Progress
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages import embed, fuse
-from tests.end_to_end.pipeline import inside, params, run, yaml
+from tests.end_to_end.pipeline import commands, inside, params, run, yaml
 
 MODELS = ["logreg-42", "logreg_prior-42", "logreg_library-42", "pca-42", "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
 
@@ -122,6 +127,30 @@ def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsy
     assert f"finetune-selection: an interrupted run goes on after epoch {len(kept) - 1}" in capsys.readouterr().out
     assert metrics(tmp_path, "scgpt-0") == metrics(simulated, "scgpt-0")
     assert not list((tmp_path / "data" / "resume").iterdir())
+
+
+def test_two_processes_train_what_one_trains(simulated, tmp_path):
+    """Without dropout they take the same steps, up to the order in which numbers are added."""
+    shutil.copytree(simulated, tmp_path, dirs_exist_ok=True)
+    content = params(finetune={"head_dropout": 0.0, "batch_size": 63})  # an odd share, and a last batch that is smaller
+    with (tmp_path / "params.yaml").open("w") as file:
+        yaml.dump(content, file)
+    command = dict(commands(content))["finetune@0"]
+    for launcher, name in (("-m", "one"), ("-m accelerate.commands.launch --cpu --num_processes 2 -m", "two")):
+        words = command.replace(content["launcher"], launcher).replace("scgpt-0", name)
+        done = subprocess.run([sys.executable, *shlex.split(words)], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("finetune: epoch 1/2") == 1, "one process alone reports"
+    assert not list((tmp_path / "data/resume").iterdir())
+    for curve in ("train_loss", "validation_loss", "exact_hit_at_1", "mrr"):
+        one, two = (
+            pd.read_csv(tmp_path / f"plots/training/{name}/plots/metrics/{curve}.tsv", sep="\t")
+            for name in ("one", "two")
+        )
+        assert two[curve].to_numpy() == pytest.approx(one[curve].to_numpy(), abs=2e-3)
+    one, two = (load_file(tmp_path / f"models/{name}/final.safetensors") for name in ("one", "two"))
+    moved = {name: (one[name] - two[name]).abs().max() for name in one}
+    assert max(moved.values()) < 2e-3, moved
 
 
 def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp_path):

@@ -3,13 +3,14 @@
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from dvclive import Live
 
 from reverse_perturbation.config import Finetune, Params
@@ -18,13 +19,13 @@ from reverse_perturbation.models.scgpt.augment import drawn_anew
 from reverse_perturbation.models.scgpt.cache import cached
 from reverse_perturbation.models.scgpt.checkpoint import Checkpoint, load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, save_classifier
-from reverse_perturbation.models.scgpt.history import Epoch, best_epoch
+from reverse_perturbation.models.scgpt.history import Epoch, chosen_epoch
 from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
 from reverse_perturbation.models.scgpt.resume import kept_until_done
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import Task, fit
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.stages.device import device
+from reverse_perturbation.stages.device import make_accelerator
 from reverse_perturbation.stages.screen import SCREEN, screen_of
 
 Fit = Literal["selection", "final"]
@@ -43,8 +44,10 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
         return ScgptClassifier(checkpoint.model, token_ids, len(conditions), config)
 
     with resumable(args, params) as states:
-        fits = fit_twice("finetune", fresh, screen, tokenize, checkpoint, config, args=args, states=states)
-        save_classifier(args.model, fits, conditions, checkpoint, config)
+        accelerator = make_accelerator(config.precision)
+        fits = fit_twice("finetune", fresh, screen, tokenize, checkpoint, config, accelerator, args=args, states=states)
+        if accelerator.is_main_process:
+            save_classifier(args.model, fits, conditions, checkpoint, config)
 
 
 def resumable(args: argparse.Namespace, params: Params, *more: str) -> AbstractContextManager[Path]:
@@ -66,6 +69,7 @@ def fit_twice(
     tokenize: Callable[[Screen], Tokens],
     checkpoint: Checkpoint,
     config: Finetune,
+    accelerator: Accelerator,
     *,
     args: argparse.Namespace,
     states: Path,
@@ -87,6 +91,8 @@ def fit_twice(
         That the models start from.
     config
         Section ``finetune``.
+    accelerator
+        What trains. Of several processes the first one alone writes and reports.
     args
         ``seed``, of the weights that no checkpoint holds and of the order of cells; ``curves``, folder for the training
         curves of the first fit; ``cache``, folder for frozen work.
@@ -109,41 +115,47 @@ def fit_twice(
     conditions, targets = np.unique(screen.conditions.astype(str), return_inverse=True)
     selection = seeded("selection")
     trained = ", ".join(f"{count:,} in the {part}" for part, count in selection.trainable_parameters().items())
-    print(f"{stage}: {config.adaptation}, seed {args.seed}; trainable parameters: {trained}", flush=True)
+    accelerator.print(f"{stage}: {config.adaptation}, seed {args.seed}; trainable parameters: {trained}", flush=True)
     for part in set(config.readout) - set(selection.readout.parts):
-        print(f"{stage}: the readout {part} has weights to train and is left out", flush=True)
+        accelerator.print(f"{stage}: the readout {part} has weights to train and is left out", flush=True)
     if selection.head is None:
         Path(args.curves).mkdir(parents=True, exist_ok=True)  # an out of the stage, though there is nothing to draw
         return {"selection": selection, "final": seeded("final") if config.refit else selection}
-    tokens = cached(
-        selection, tokenize(screen), folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device()
-    )
+    plain = tokenize(screen)
+    with accelerator.main_process_first():  # the others find what it has written
+        tokens = cached(
+            selection, plain, folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=accelerator.device
+        )
 
     def task(train: np.ndarray, validation: np.ndarray) -> Task:
         draw = drawn_anew(screen, train, tokenize, config)
         return Task(screen.cells, tokens, targets, list(conditions), train, validation, draw)
 
-    with Live(dir=args.curves, dvcyaml=None, save_dvc_exp=False, report=None) as live:
+    reporting = accelerator.is_main_process
+    with Live(args.curves, dvcyaml=None, save_dvc_exp=False, report=None) if reporting else nullcontext() as live:
         history = fit(
             selection,
             task(reference, validation),
             config,
             seed=args.seed,
             epochs=config.epochs,
-            device=device(),
+            accelerator=accelerator,
             include_untrained=include_untrained,
             state=states / f"{stage}-selection.pt",
-            on_epoch=lambda epoch: _report(stage, epoch, config.epochs, live),
+            on_epoch=lambda epoch: _report(stage, epoch, config.epochs, live) if live else None,
         )
-    best = best_epoch(history)
-    print(f"{stage}: epoch {best.epoch} is the best on validation: exact_hit@1 {best.exact_hit_at_1:.3f}")
+    chosen = chosen_epoch(history)
+    accelerator.print(
+        f"{stage}: epoch {chosen.epoch} is kept, validation exact_hit@1 {chosen.exact_hit_at_1:.3f}: the last within a "
+        "standard error of the highest"
+    )
     if not config.refit:
         return {"selection": selection, "final": selection}
-    print(f"{stage}: fitting {best.epoch} epochs on reference + validation", flush=True)
+    accelerator.print(f"{stage}: fitting {chosen.epoch} epochs on reference + validation", flush=True)
     everything = task(np.concatenate([reference, validation]), validation[:0])
     final = seeded("final")
     state = states / f"{stage}-final.pt"
-    fit(final, everything, config, seed=args.seed, epochs=best.epoch, device=device(), state=state)
+    fit(final, everything, config, seed=args.seed, epochs=chosen.epoch, accelerator=accelerator, state=state)
     return {"selection": selection, "final": final}
 
 

@@ -15,6 +15,7 @@ from reverse_perturbation.models.scgpt.classifier import save_classifier
 from reverse_perturbation.models.scgpt.fusion import FusionClassifier, LinearPart, TokensAndExpression
 from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
 from reverse_perturbation.stages.arguments import parser, run
+from reverse_perturbation.stages.device import make_accelerator
 from reverse_perturbation.stages.finetune import Fit, fit_twice, resumable, training_arguments
 from reverse_perturbation.stages.screen import SCREEN, screen_of
 
@@ -38,10 +39,21 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
 
     about = {"fusion": params.fusion.model_dump(), "genes": genes}
     with resumable(args, params, "logreg") as states:
+        accelerator = make_accelerator(config.precision)
         trained = fit_twice(
-            "fuse", fresh, screen, join, checkpoint, config, args=args, states=states, include_untrained=True
+            "fuse",
+            fresh,
+            screen,
+            join,
+            checkpoint,
+            config,
+            accelerator,
+            args=args,
+            states=states,
+            include_untrained=True,
         )
-        save_classifier(args.model, trained, conditions, checkpoint, config, **about)
+        if accelerator.is_main_process:
+            save_classifier(args.model, trained, conditions, checkpoint, config, **about)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

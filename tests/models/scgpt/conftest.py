@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from accelerate import Accelerator
 
 from reverse_perturbation.config import Finetune, Loss, load_params
 from reverse_perturbation.models.scgpt.backbone import build_backbone
@@ -15,6 +16,7 @@ from reverse_perturbation.models.scgpt.tokens import Scale, Tokens, tokenize
 from reverse_perturbation.models.scgpt.train import Task
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
+ONE = Accelerator()  # one process, no autocast
 GENES = 12
 CONDITIONS = ["A+ctrl", "B+ctrl", "C+ctrl"]
 

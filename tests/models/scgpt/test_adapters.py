@@ -12,9 +12,8 @@ from reverse_perturbation.models.scgpt.backbone import SelfAttention
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier, load_classifier, save_classifier
 from reverse_perturbation.models.scgpt.train import fit
-from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
+from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, finetune_config
 
-CPU = torch.device("cpu")
 LAYER = "backbone.transformer_encoder.layers."
 
 
@@ -69,7 +68,7 @@ def test_training_changes_those_weights_and_leaves_the_rest_bit_for_bit(checkpoi
     model = build(checkpoint, adaptation=mode)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config = finetune_config(adaptation=mode)
-    fit(model, task, config, seed=0, epochs=1, device=CPU)
+    fit(model, task, config, seed=0, epochs=1, accelerator=ONE)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert any(name.startswith("backbone.") for name in trained) == (mode != "head")
     for name, tensor in model.state_dict().items():
@@ -114,7 +113,7 @@ def test_saved_and_loaded_gives_the_same_answers(checkpoint, task, tokens, tmp_p
     changes = {"adaptation": mode} | ({"readout": ["cls", "mean"]} if mode == "frozen" else {})
     model = build(checkpoint, **changes)
     if mode != "frozen":
-        fit(model, task, finetune_config(**changes), seed=0, epochs=1, device=CPU)
+        fit(model, task, finetune_config(**changes), seed=0, epochs=1, accelerator=ONE)
     save_classifier(
         tmp_path / "model",
         {"selection": model, "final": model},
@@ -165,7 +164,7 @@ def test_the_checkpoint_s_own_model_stays_as_it_is(checkpoint, task):
     """Every fit starts from it."""
     loaded, config = load_checkpoint(checkpoint), finetune_config(adaptation="full", dropout=0.3)
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
-    fit(ScgptClassifier(loaded.model, torch.arange(GENES), 3, config), task, config, seed=0, epochs=1, device=CPU)
+    fit(ScgptClassifier(loaded.model, torch.arange(GENES), 3, config), task, config, seed=0, epochs=1, accelerator=ONE)
     assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.model.state_dict().items())
     assert {m.p for m in loaded.model.modules() if isinstance(m, torch.nn.Dropout)} == {loaded.architecture.dropout}
 

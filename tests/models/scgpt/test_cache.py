@@ -14,7 +14,7 @@ from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.train import fit
-from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
+from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, finetune_config
 
 CPU = torch.device("cpu")
 CELLS = np.array([f"c{i}" for i in range(240)])
@@ -58,7 +58,7 @@ def test_training_takes_the_same_course_with_and_without(checkpoint, task, tmp_p
     for folder in (None, tmp_path):
         model = build(checkpoint, config)
         cells = task.tokens if folder is None else keep(model, task.tokens, folder)
-        history = fit(model, dataclasses.replace(task, tokens=cells), config, seed=0, epochs=3, device=CPU)
+        history = fit(model, dataclasses.replace(task, tokens=cells), config, seed=0, epochs=3, accelerator=ONE)
         found.append((history, embed_cells(model, cells, CELLS, CONDITIONS, CPU)))
     (plain, without), (kept, beside) = found
     assert isinstance(cells, CachedTokens)
@@ -96,8 +96,8 @@ def test_frozen_work_is_done_once_for_each_cell(checkpoint, task, tmp_path, monk
         model = build(checkpoint, config, seed)
         cells = keep(model, task.tokens, tmp_path)
         mine = dataclasses.replace(task, tokens=cells)
-        fit(model, mine, config, seed=seed, epochs=3, device=CPU)
-        fit(build(checkpoint, config, seed), mine, config, seed=seed, epochs=2, device=CPU)
+        fit(model, mine, config, seed=seed, epochs=3, accelerator=ONE)
+        fit(build(checkpoint, config, seed), mine, config, seed=seed, epochs=2, accelerator=ONE)
         embed_cells(model, cells, CELLS, CONDITIONS, CPU)
     assert sum(seen) == len(task.tokens.lengths)
 

@@ -5,17 +5,15 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.collapse import chance_mrr, check_collapse, spread
 from reverse_perturbation.models.scgpt.history import Epoch
 from reverse_perturbation.models.scgpt.train import fit
 from reverse_perturbation.retrieval.rank import rank_of_truth
-from tests.models.scgpt.conftest import finetune_config
+from tests.models.scgpt.conftest import ONE, finetune_config
 from tests.models.scgpt.test_train import build
 
-CPU = torch.device("cpu")
 N, CONDITIONS = 270, 33  # as the real cells have for validation
 PRIOR = np.arange(1, CONDITIONS + 1) / np.arange(1, CONDITIONS + 1).sum()
 
@@ -75,7 +73,10 @@ def test_spread_by_hand():
 
 
 def course(*mrr, chance=0.15, spread=0.3, first=1):
-    return [Epoch(i, 1.0, 1.0, 0.0, value, 0.0, 0.0, 0.0, chance, spread) for i, value in enumerate(mrr, start=first)]
+    return [
+        Epoch(i, 1.0, 0.0, 0.0, 0.0, exact_hit_at_1=0.0, mrr=value, chance_mrr=chance, spread=spread)
+        for i, value in enumerate(mrr, start=first)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,16 +123,16 @@ def test_embeddings_that_become_alike_end_a_run(checkpoint, task):
     """The transformer is thrown off by a learning rate a hundred times too high."""
     config = finetune_config(readout=["cls"], backbone_learning_rate=0.3, epochs=20, patience=20, warmup_fraction=0.0)
     with pytest.raises(InputError, match=r"collapsed in epoch \d: the embeddings"):
-        fit(build(checkpoint, config), task, config, seed=0, epochs=20, device=CPU)
+        fit(build(checkpoint, config), task, config, seed=0, epochs=20, accelerator=ONE)
 
 
 def test_a_run_that_learns_is_left_alone(checkpoint, task):
     """It has to be told from chance on 30 cells, and was not in its first epochs."""
     config = finetune_config(epochs=8, patience=8, batch_size=16, readout=["genes"])
-    history = fit(build(checkpoint, config), task, config, seed=0, epochs=8, device=CPU)
+    history = fit(build(checkpoint, config), task, config, seed=0, epochs=8, accelerator=ONE)
     assert len(history) == 8
     assert history[-1].mrr > history[-1].chance_mrr > 0.6
     shorter = dataclasses.replace(task, validation=task.validation[:12])
-    history = fit(build(checkpoint, config), shorter, config, seed=0, epochs=1, device=CPU)
+    history = fit(build(checkpoint, config), shorter, config, seed=0, epochs=1, accelerator=ONE)
     assert math.isnan(history[0].chance_mrr)
     assert 0 < history[0].spread < 1

@@ -16,10 +16,10 @@ from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import save_classifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.fusion import FusionClassifier, LinearPart, TokensAndExpression, load_fusion
-from reverse_perturbation.models.scgpt.history import best_epoch
+from reverse_perturbation.models.scgpt.history import chosen_epoch
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import fit, make_optimizer
-from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
+from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, finetune_config
 
 CPU = torch.device("cpu")
 NAMES = [f"G{i}" for i in range(GENES)]
@@ -97,7 +97,7 @@ def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, fold
     config = finetune_config(sampler="balanced", cells_per_condition=8, epochs=1, **rates)
     model = build(checkpoint, folder, config, rate=0.0)
     uneven = task.train[(task.targets[task.train] > 0) | (task.train < 9)]
-    fit(model, dataclasses.replace(task, tokens=cells, train=uneven), config, seed=0, epochs=1, device=CPU)
+    fit(model, dataclasses.replace(task, tokens=cells, train=uneven), config, seed=0, epochs=1, accelerator=ONE)
     same_as_logreg(outputs(model, cells), fitted, expression)
 
 
@@ -139,17 +139,17 @@ def test_training_improves_on_a_logreg_that_knows_little(checkpoint, folder, exp
     LogisticRegression("none", 1.0, 500).fit(expression[:60], shuffled).save(folder, NAMES)
     config = finetune_config(epochs=12, patience=12, batch_size=16, readout=["genes"])
     model = build(checkpoint, folder, config)
-    history = fit(model, on(task, cells), config, seed=0, epochs=12, device=CPU, include_untrained=True)
-    assert best_epoch(history).mrr > history[0].mrr + 0.1
+    history = fit(model, on(task, cells), config, seed=0, epochs=12, accelerator=ONE, include_untrained=True)
+    assert chosen_epoch(history).mrr > history[0].mrr + 0.1
     hits = outputs(model, cells).log_proba[task.validation].argmax(axis=1) == task.targets[task.validation]
-    assert hits.mean() == pytest.approx(best_epoch(history).exact_hit_at_1)
+    assert hits.mean() == pytest.approx(chosen_epoch(history).exact_hit_at_1)
 
 
 def test_a_learning_rate_of_zero_keeps_the_linear_part(checkpoint, folder, fitted, cells, task):
     config = finetune_config(epochs=2)
     model = build(checkpoint, folder, config, rate=0.0)
     assert [group["name"] for group in model.parameter_groups(config)] == ["backbone", "head"]
-    fit(model, on(task, cells), config, seed=0, epochs=2, device=CPU)
+    fit(model, on(task, cells), config, seed=0, epochs=2, accelerator=ONE)
     assert torch.equal(model.linear.weight, torch.from_numpy(fitted.coef).float())
     assert model.head.classify.weight.abs().max() > 0
 
@@ -179,17 +179,17 @@ def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, ce
     wrong = dataclasses.replace(task, tokens=cells, targets=targets)
     config = finetune_config(epochs=3, batch_size=4)
     model = build(checkpoint, folder, config, rate=0.1)
-    history = fit(model, wrong, config, seed=0, epochs=3, device=CPU, include_untrained=True)
+    history = fit(model, wrong, config, seed=0, epochs=3, accelerator=ONE, include_untrained=True)
     assert [epoch.epoch for epoch in history] == [0, 1, 2, 3]
     assert math.isnan(history[0].train_loss)
     assert min(epoch.exact_hit_at_1 for epoch in history[1:]) < history[0].exact_hit_at_1
-    assert best_epoch(history).epoch == 0
+    assert chosen_epoch(history).epoch == 0
     same_as_logreg(outputs(model, cells), fitted, expression)
 
 
 def test_a_refit_of_no_epochs_is_logreg(checkpoint, folder, fitted, cells, expression, task):
     model = build(checkpoint, folder, finetune_config())
-    assert fit(model, on(task, cells), finetune_config(), seed=0, epochs=0, device=CPU) == []
+    assert fit(model, on(task, cells), finetune_config(), seed=0, epochs=0, accelerator=ONE) == []
     same_as_logreg(outputs(model, cells), fitted, expression)
 
 
@@ -197,7 +197,7 @@ def test_a_refit_of_no_epochs_is_logreg(checkpoint, folder, fitted, cells, expre
 def test_saved_and_loaded_it_scores_the_same(checkpoint, folder, cells, task, tmp_path, rate):
     config = finetune_config(epochs=1)
     model, other = build(checkpoint, folder, config, rate), build(checkpoint, folder, config, rate, seed=2)
-    fit(model, on(task, cells), config, seed=0, epochs=1, device=CPU)
+    fit(model, on(task, cells), config, seed=0, epochs=1, accelerator=ONE)
     loaded = load_checkpoint(checkpoint)
     about = {"fusion": {"linear_learning_rate": rate}, "genes": NAMES}
     save_classifier(tmp_path / "model", {"selection": other, "final": model}, CONDITIONS, loaded, config, **about)

@@ -19,9 +19,8 @@ from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.resume import kept_until_done
 from reverse_perturbation.models.scgpt.tokens import Tokens
 from reverse_perturbation.models.scgpt.train import fit
-from tests.models.scgpt.conftest import CONDITIONS, GENES, finetune_config
+from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, finetune_config
 
-CPU = torch.device("cpu")
 # Everything that draws or remembers: dropout, cells drawn anew, a mean of the weights, a schedule in two parts.
 CONFIG = finetune_config(
     epochs=5,
@@ -42,7 +41,7 @@ class Killed(Exception):
 def run(checkpoint, task, state=None, config=CONFIG, **options):
     torch.manual_seed(1)
     model = ScgptClassifier(load_checkpoint(checkpoint).model, torch.arange(GENES), len(CONDITIONS), config)
-    history = fit(model, task, config, seed=0, epochs=5, device=CPU, state=state, **options)
+    history = fit(model, task, config, seed=0, epochs=5, accelerator=ONE, state=state, **options)
     return [dataclasses.replace(epoch, seconds=0) for epoch in history], model.trainable_state()
 
 

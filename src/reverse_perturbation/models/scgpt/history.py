@@ -10,29 +10,39 @@ class Epoch:
     """One line of the training curves.
 
     The training loss is the mean of what is lowered, in nats, NaN in epoch 0, before training. The validation loss is
-    the mean cross-entropy, without label smoothing, NaN without a classifier. ``chance_mrr`` and ``spread`` are those
+    the mean cross-entropy, without label smoothing, NaN without a classifier. ``exact_hit_at_1_error`` is the binomial
+    standard error of ``exact_hit_at_1`` on the validation cells. ``chance_mrr`` and ``spread`` are those
     of ``collapse``. All validation figures are NaN in a refit, which has no validation part left.
     """
 
     epoch: int
     train_loss: float
-    validation_loss: float
-    exact_hit_at_1: float
-    mrr: float
     backbone_learning_rate: float
     head_learning_rate: float
     seconds: float
+    validation_loss: float = math.nan
+    exact_hit_at_1: float = math.nan
+    mrr: float = math.nan
+    exact_hit_at_1_error: float = math.nan
     chance_mrr: float = math.nan
     spread: float = math.nan
 
-    @property
-    def score(self) -> tuple[float, float]:
-        """By which epochs are compared: exact_hit@1, then mrr."""
-        return self.exact_hit_at_1, self.mrr
+
+def highest_epoch(history: Sequence[Epoch]) -> Epoch:
+    """Return the first epoch with the highest validation exact_hit@1, mrr among equals."""
+    return max(history, key=lambda epoch: (epoch.exact_hit_at_1, epoch.mrr, -epoch.epoch))
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """Return the first epoch with the highest validation score; the last one where nothing was validated."""
-    if math.isnan(history[-1].mrr):
+def chosen_epoch(history: Sequence[Epoch]) -> Epoch:
+    """Return the last epoch whose validation exact_hit@1 is within one standard error of the highest.
+
+    The one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984). On a few hundred
+    validation cells the highest epoch is largely luck, and often one before the learning rates have come down; what
+    comes later and cannot be told from it is the better choice (docs/protocol.md has the figures). Without validation
+    it is the last epoch.
+    """
+    if math.isnan(history[-1].exact_hit_at_1):
         return history[-1]
-    return max(history, key=lambda epoch: (epoch.score, -epoch.epoch))
+    highest = highest_epoch(history)
+    least = highest.exact_hit_at_1 - highest.exact_hit_at_1_error
+    return [epoch for epoch in history if epoch.exact_hit_at_1 >= least][-1]

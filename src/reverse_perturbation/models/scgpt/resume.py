@@ -35,8 +35,8 @@ class Progress:
         Decides the order of cells and what is drawn of them. What torch draws comes from its own global generators.
     history
         The epochs so far.
-    best
-        Trained weights of the best of them.
+    chosen
+        Trained weights of the one that would be kept if it were the last.
     """
 
     model: ScgptClassifier
@@ -45,7 +45,7 @@ class Progress:
     ema: Ema | None
     order: np.random.Generator
     history: list[Epoch] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
+    chosen: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write all of it atomically."""
@@ -58,7 +58,7 @@ class Progress:
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "history": [asdict(epoch) for epoch in self.history],
-            "best": self.best,
+            "chosen": self.chosen,
         }
         with write_atomically(path) as temporary:
             torch.save(state, temporary)
@@ -88,7 +88,7 @@ class Progress:
         if state["cuda"]:
             torch.cuda.set_rng_state_all(state["cuda"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.best = state["best"]
+        self.chosen = state["chosen"]
 
 
 @contextmanager
@@ -115,5 +115,4 @@ def kept_until_done(root: str | Path, files: dict[str, str | Path], settings: di
     }
     folder = Path(root) / hash_of(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     yield folder
-    if folder.exists():
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # another process may be faster

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import AdamW
 
 from reverse_perturbation.config import Finetune
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.adapters import held
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
-from reverse_perturbation.models.scgpt.collapse import chance_mrr, check_collapse, spread
+from reverse_perturbation.models.scgpt.collapse import ADVICE, chance_mrr, check_collapse, spread
 from reverse_perturbation.models.scgpt.ema import Ema
 from reverse_perturbation.models.scgpt.heads import CellOutput
-from reverse_perturbation.models.scgpt.history import Epoch, best_epoch
+from reverse_perturbation.models.scgpt.history import Epoch, chosen_epoch, highest_epoch
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
 from reverse_perturbation.models.scgpt.resume import Progress
 from reverse_perturbation.models.scgpt.samplers import batches_by_length, training_batches
@@ -69,17 +72,20 @@ def fit(
     *,
     seed: int,
     epochs: int,
-    device: torch.device,
+    accelerator: Accelerator,
     include_untrained: bool = False,
     state: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train in place and leave the weights of the best epoch in the model.
+    """Train in place and leave the weights of the chosen epoch in the model.
 
-    With a validation part, training stops ``config.patience`` epochs after the best one, and that one's
-    weights are put back; without, it runs ``epochs`` epochs. The learning rates follow one curve over
-    ``config.epochs`` in both cases, so that a refit of n epochs repeats the course of the first n. With ``config.ema``
-    it is the running mean of the weights that is judged and left in the model.
+    With a validation part, training stops ``config.patience`` epochs after the highest one, and the weights of the
+    chosen one (see ``history``) are put back; without, it runs ``epochs`` epochs. The learning rates follow one curve
+    over ``config.epochs`` in both cases, so that a refit of n epochs repeats the course of the first n. With
+    ``config.ema`` it is the running mean of the weights that is judged and left in the model.
+
+    Of several processes each takes its share of every batch and all take the same steps, so that there are as many as
+    with one; a contrastive loss sees the pairs within a share. Each validates on its own.
 
     Parameters
     ----------
@@ -93,8 +99,8 @@ def fit(
         Of the order of cells and of dropout.
     epochs
         At most so many.
-    device
-        Where to compute.
+    accelerator
+        Where to compute, with how many processes and in which precision; validation is in float32.
     include_untrained
         Let the model as it is given take part in the choice, as epoch 0.
     state
@@ -110,11 +116,11 @@ def fit(
 
     Raises
     ------
-    FloatingPointError
-        If the loss is not finite; the cells of the batch are named.
     InputError
-        If training has come to nothing, see ``collapse``.
+        If the loss is not finite; the cells of the batch are named, and ``state`` is that of the last whole epoch. If
+        training has come to nothing, see ``collapse``.
     """
+    device = accelerator.device
     torch.manual_seed(seed)
     model.to(device)
     log_prior = None
@@ -131,13 +137,13 @@ def fit(
             on_epoch(epoch)
     first = now.history[-1].epoch + 1 if now.history else 0 if include_untrained else 1
     for number in range(first, epochs + 1):
-        if now.history and number - 1 - best_epoch(now.history).epoch >= config.patience:
+        if now.history and number - 1 - highest_epoch(now.history).epoch >= config.patience:
             break
         start = time.perf_counter()
         loss = math.nan
         if number:
             with held(model.backbone, number <= config.probe_epochs):
-                loss = _train_epoch(now, task, config, objective, device)
+                loss = _train_epoch(now, task, config, objective, accelerator)
         rates = {group["name"]: group["lr"] for group in now.optimizer.param_groups}
         with now.ema.in_place(model) if now.ema else nullcontext():
             epoch = Epoch(
@@ -149,14 +155,15 @@ def fit(
                 seconds=time.perf_counter() - start,
             )
             now.history.append(epoch)
-            if best_epoch(now.history) is epoch:
-                now.best = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
+            if chosen_epoch(now.history) is epoch:
+                now.chosen = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
         on_epoch(epoch)
         check_collapse(now.history, start_spread, config)
-        if state is not None:
+        if state is not None and accelerator.is_main_process:
             now.save(state)
-    if now.best:
-        model.load_trainable_state(now.best)
+    accelerator.wait_for_everyone()
+    if now.chosen:
+        model.load_trainable_state(now.chosen)
     model.eval()
     return now.history
 
@@ -184,7 +191,7 @@ def predict(
             yield batch, model(tokens.batch(batch).to(device))
 
 
-def _train_epoch(now: Progress, task: Task, config: Finetune, objective: Objective, device: torch.device) -> float:
+def _train_epoch(now: Progress, task: Task, config: Finetune, objective: Objective, accelerator: Accelerator) -> float:
     now.model.train()
     total, seen = 0.0, 0
     tokens, rows, targets, cells = task.tokens, task.train, task.targets, task.cells
@@ -197,25 +204,48 @@ def _train_epoch(now: Progress, task: Task, config: Finetune, objective: Objecti
         size = sum(map(len, group))
         now.optimizer.zero_grad(set_to_none=True)
         for batch in group:
-            output = now.model(tokens.batch(batch).to(device))
-            loss = objective(output, torch.from_numpy(targets[batch]).to(device))
+            share, weight = _share(batch, accelerator)
+            with accelerator.autocast():
+                output = now.model(tokens.batch(share).to(accelerator.device))
+                loss = objective(output, torch.from_numpy(targets[share]).to(accelerator.device))
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"loss is {loss.item()} in the batch of cells {', '.join(cells[batch])}")
-            (loss * (len(batch) / size)).backward()  # type: ignore[no-untyped-call]
-            total += loss.item() * len(batch)
+                raise InputError(f"loss is {loss.item()} in the batch of cells {', '.join(cells[share])}; {ADVICE}")
+            accelerator.backward(loss * (weight / size))
+            total += loss.item() * weight
+        if accelerator.num_processes > 1:
+            _add_gradients(now.model, accelerator)
         nn.utils.clip_grad_norm_(now.model.parameters(), config.clip_norm)
         now.optimizer.step()
         now.schedule.step()
         if now.ema:
             now.ema.update(now.model)
         seen += size
-    return total / seen
+    return float(accelerator.reduce(torch.tensor(total, dtype=torch.float64, device=accelerator.device), "sum")) / seen
+
+
+def _share(batch: np.ndarray, accelerator: Accelerator) -> tuple[np.ndarray, float]:
+    """Return this process's rows of a batch, and how many rows they count for; the counts add up to the batch's."""
+    processes = accelerator.num_processes
+    if len(batch) < processes:  # too few for all: each takes all of them, so that each has gradients
+        return batch, len(batch) / processes
+    share = batch[accelerator.process_index :: processes]
+    return share, len(share)
+
+
+def _add_gradients(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the sum of all processes' gradients.
+
+    Not by DistributedDataParallel: it takes a mean, whatever the sizes of the shares, and settles at its start which
+    weights are trained, which probe epochs change.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    vector_to_parameters(accelerator.reduce(parameters_to_vector(gradients), "sum"), gradients)
 
 
 def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> dict[str, float]:
-    """Return the validation figures of an :class:`Epoch`, by name."""
+    """Return the validation figures of an :class:`Epoch`, by name; none in a refit."""
     if not len(task.validation):
-        return dict.fromkeys(("validation_loss", "exact_hit_at_1", "mrr", "chance_mrr", "spread"), math.nan)
+        return {}
     names = np.array(task.conditions, dtype=object)
     labels = names[task.targets[task.validation]]
     embedding, scores = _ask(model, task.tokens, task.validation, device)
@@ -229,7 +259,8 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> dict[
     found = metrics.compute(scores, labels, names)
     return {
         "validation_loss": loss,
-        "exact_hit_at_1": found["exact_hit@1"],
+        "exact_hit_at_1": (hit := found["exact_hit@1"]),
+        "exact_hit_at_1_error": math.sqrt(hit * (1 - hit) / len(labels)),
         "mrr": found["mrr"],
         "chance_mrr": chance_mrr(scores, truth_index(labels, names)),
         "spread": spread(embedding),
