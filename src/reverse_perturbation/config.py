@@ -188,6 +188,7 @@ class Fusion(Section):
     """Logistic regression's scores beside those of scGPT's head."""
 
     linear_learning_rate: NotNegative
+    linear_dropout: Dropout
 
 
 class Library(Section):

@@ -53,11 +53,12 @@ def folder(fitted, tmp_path):
     return tmp_path / "logreg"
 
 
-def build(checkpoint, folder, config, rate=1e-3, seed=1) -> FusionClassifier:
+def build(checkpoint, folder, config, rate=1e-3, seed=1, dropout=0.0) -> FusionClassifier:
     linear = LinearPart.load(folder, NAMES, CONDITIONS, "cells.h5ad")
     torch.manual_seed(seed)
     backbone = load_checkpoint(checkpoint).model
-    return FusionClassifier(backbone, torch.arange(GENES), linear, config, Fusion(linear_learning_rate=rate))
+    fusion = Fusion(linear_learning_rate=rate, linear_dropout=dropout)
+    return FusionClassifier(backbone, torch.arange(GENES), linear, config, fusion)
 
 
 def outputs(model, cells):
@@ -77,6 +78,22 @@ def test_before_training_it_scores_as_logreg(checkpoint, folder, fitted, cells, 
     same_as_logreg(found, fitted, expression)
     assert found.log_proba.std() > 0.1
     assert found.embedding.std() > 0.1
+
+
+def test_in_training_some_cells_go_without_logreg_s_scores(checkpoint, folder, cells):
+    model = build(checkpoint, folder, finetune_config(), dropout=0.4)
+    with torch.no_grad():
+        model.head.classify.weight.normal_()
+    batch = cells.batch(np.arange(240))
+    with torch.no_grad():
+        alone = super(FusionClassifier, model).forward(batch).logits
+        whole = alone + model.linear(batch.expression)
+        found = model.train()(batch).logits
+        answered = model.eval()(batch).logits
+    without = (found - alone).abs().amax(1) < 1e-5
+    assert 0.3 < without.float().mean() < 0.5  # 240 draws at 0.4: three standard deviations
+    assert torch.allclose(found[~without], whole[~without], atol=1e-5)
+    assert torch.allclose(answered, whole, atol=1e-5), "an answer has them always"
 
 
 def test_tokens_left_out_leave_the_expression(cells):
@@ -178,7 +195,7 @@ def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, ce
     targets[task.train] = (targets[task.train] + 1) % 3
     wrong = dataclasses.replace(task, tokens=cells, targets=targets)
     config = finetune_config(epochs=3, batch_size=4)
-    model = build(checkpoint, folder, config, rate=0.1)
+    model = build(checkpoint, folder, config, rate=1.0)
     history = fit(model, wrong, config, seed=0, epochs=3, accelerator=ONE, include_untrained=True)
     assert [epoch.epoch for epoch in history] == [0, 1, 2, 3]
     assert math.isnan(history[0].train_loss)
@@ -199,7 +216,7 @@ def test_saved_and_loaded_it_scores_the_same(checkpoint, folder, cells, task, tm
     model, other = build(checkpoint, folder, config, rate), build(checkpoint, folder, config, rate, seed=2)
     fit(model, on(task, cells), config, seed=0, epochs=1, accelerator=ONE)
     loaded = load_checkpoint(checkpoint)
-    about = {"fusion": {"linear_learning_rate": rate}, "genes": NAMES}
+    about = {"fusion": {"linear_learning_rate": rate, "linear_dropout": 0.0}, "genes": NAMES}
     save_classifier(tmp_path / "model", {"selection": other, "final": model}, CONDITIONS, loaded, config, **about)
     found, conditions = load_fusion(tmp_path / "model", "final", loaded, NAMES, "cells.h5ad")
     assert conditions == CONDITIONS

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import peft
 from torch import nn
 
 from reverse_perturbation.config import Finetune
@@ -62,6 +61,8 @@ def adapt(backbone: nn.Module, config: Finetune) -> list[str]:
     elif config.adaptation == "full":
         _train(backbone, lambda name: not DECODERS.match(name))
     elif config.adaptation == "lora":
+        import peft  # takes seconds, so only where it is used
+
         names = "|".join(LORA_PATHS[target] for target in config.lora.targets)
         # The whole path: "linear1" alone would also match value_encoder.linear1.
         peft.inject_adapter_in_model(
@@ -97,6 +98,8 @@ def held(backbone: nn.Module, yes: bool) -> Iterator[None]:
 
 def merge_lora(backbone: nn.Module) -> None:
     """Fold the low-rank additions into the weights they stand beside, in place."""
+    import peft
+
     for module in backbone.modules():
         if isinstance(module, peft.tuners.lora.LoraLayer):
             module.merge()

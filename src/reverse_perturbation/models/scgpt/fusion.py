@@ -92,7 +92,10 @@ class LinearPart(nn.Module):
 class FusionClassifier(ScgptClassifier):
     """scGPT's classifier whose logits are added to those of a :class:`LinearPart`.
 
-    The last layer of scGPT's head starts at zero, so before training the scores are the linear part's own. The
+    The last layer of scGPT's head starts at zero, so before training the scores are the linear part's own. In training
+    a cell goes without them with probability ``fusion.linear_dropout``: logistic regression knows its training cells
+    too well, and scGPT would be left with too little to explain of them (modality dropout, Neverova et al., ModDrop,
+    2016; figures in docs/protocol.md). The
     embedding is scGPT's alone: what its head reads beside, not instead of, the linear part. Under the adaptation
     ``frozen`` scGPT has no head and the scores stay those of the linear part.
 
@@ -109,6 +112,7 @@ class FusionClassifier(ScgptClassifier):
     def __init__(self, backbone: nn.Module, token_ids: Tensor, linear: LinearPart, config: Finetune, fusion: Fusion):
         super().__init__(backbone, token_ids, len(linear.bias), config)
         self.linear_learning_rate = fusion.linear_learning_rate
+        self.linear_dropout = fusion.linear_dropout
         self.linear = linear.requires_grad_(fusion.linear_learning_rate > 0)
         if self.head is not None and self.head.classify is not None:
             nn.init.zeros_(self.head.classify.weight)
@@ -118,6 +122,8 @@ class FusionClassifier(ScgptClassifier):
         """Score a batch of cells as ``TokensAndExpression.batch`` gives them."""
         output = super().forward(batch)
         scores: Tensor = self.linear(batch.expression)
+        if self.training and self.linear_dropout:
+            scores = scores * (torch.rand(len(scores), 1, device=scores.device) >= self.linear_dropout)
         return replace(output, logits=scores if output.logits is None else scores + output.logits)
 
     def parameter_groups(self, config: Finetune) -> list[dict[str, Any]]:
