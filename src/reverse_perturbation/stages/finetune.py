@@ -167,7 +167,8 @@ def _report(stage: str, epoch: Epoch, epochs: int, live: Live) -> None:
     live.next_step()
     print(
         f"{stage}: epoch {epoch.epoch}/{epochs}, {epoch.seconds:.1f} s, loss {epoch.train_loss:.3f} train "
-        f"{epoch.validation_loss:.3f} validation, exact_hit@1 {epoch.exact_hit_at_1:.3f}, mrr {epoch.mrr:.3f}",
+        f"{epoch.validation_loss:.3f} validation, exact_hit@1 {epoch.exact_hit_at_1:.3f}, mrr {epoch.mrr:.3f}; "
+        f"by library {epoch.library_exact_hit_at_1:.3f}, {epoch.library_mrr:.3f}",
         flush=True,
     )
 

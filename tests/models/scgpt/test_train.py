@@ -45,6 +45,22 @@ def test_a_contrastive_loss_alone_learns_and_is_judged_by_a_library(checkpoint, 
     assert outputs.conditions is None
 
 
+def test_both_rankings_are_followed_through_the_epochs(checkpoint, task):
+    """The library's figures are those of the mean embedding of each condition's training cells."""
+    config = finetune_config(epochs=3)
+    model = build(checkpoint, config)
+    last = fit(model, task, config, seed=0, epochs=3, accelerator=ONE)[-1]
+    assert chosen_epoch([last]) is last
+    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
+    unit = outputs.embedding / np.linalg.norm(outputs.embedding, axis=1, keepdims=True)
+    means = np.stack([outputs.embedding[task.train[task.targets[task.train] == c]].mean(axis=0) for c in range(3)])
+    similarity = unit[task.validation] @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+    truth = task.targets[task.validation]
+    assert last.library_exact_hit_at_1 == pytest.approx((similarity.argmax(axis=1) == truth).mean())
+    assert last.exact_hit_at_1 == pytest.approx((outputs.log_proba[task.validation].argmax(axis=1) == truth).mean())
+    assert 1 / 3 < last.library_exact_hit_at_1 <= last.library_mrr <= 1
+
+
 def test_shuffled_labels_stay_at_chance_and_are_told(checkpoint, task):
     wrong = dataclasses.replace(task, targets=np.random.default_rng(3).permutation(task.targets))
     config = finetune_config(epochs=6, patience=6)

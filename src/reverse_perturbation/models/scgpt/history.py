@@ -10,9 +10,10 @@ class Epoch:
     """One line of the training curves.
 
     The training loss is the mean of what is lowered, in nats, NaN in epoch 0, before training. The validation loss is
-    the mean cross-entropy, without label smoothing, NaN without a classifier. ``exact_hit_at_1_error`` is the binomial
-    standard error of ``exact_hit_at_1`` on the validation cells. ``chance_mrr`` and ``spread`` are those
-    of ``collapse``. All validation figures are NaN in a refit, which has no validation part left.
+    the mean cross-entropy, without label smoothing, NaN without a classifier. ``exact_hit_at_1`` and ``mrr`` are the
+    classifier's; where there is none, those of a library of mean embeddings, whose own are ``library_...``.
+    ``exact_hit_at_1_error`` is the binomial standard error of ``exact_hit_at_1``. ``chance_mrr`` and ``spread`` are
+    those of ``collapse``. All validation figures are NaN in a refit, which has no validation part left.
     """
 
     epoch: int
@@ -24,6 +25,8 @@ class Epoch:
     exact_hit_at_1: float = math.nan
     mrr: float = math.nan
     exact_hit_at_1_error: float = math.nan
+    library_exact_hit_at_1: float = math.nan
+    library_mrr: float = math.nan
     chance_mrr: float = math.nan
     spread: float = math.nan
 

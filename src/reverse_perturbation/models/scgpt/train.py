@@ -30,9 +30,9 @@ from reverse_perturbation.models.scgpt.schedule import make_schedule
 from reverse_perturbation.models.scgpt.tokens import Cells
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.library import LibraryRanker
-from reverse_perturbation.retrieval.rank import truth_index
 
 EVALUATION_BATCH = 256
+LIBRARY_CELLS = 50  # training cells a condition in the library of each epoch: enough for its mean, and soon embedded
 
 
 @dataclass(frozen=True)
@@ -247,24 +247,37 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> dict[
     if not len(task.validation):
         return {}
     names = np.array(task.conditions, dtype=object)
-    labels = names[task.targets[task.validation]]
-    embedding, scores = _ask(model, task.tokens, task.validation, device)
-    loss = math.nan
-    if scores is not None:
-        loss = cross_entropy(torch.from_numpy(scores), torch.from_numpy(task.targets[task.validation])).item()
-    else:
-        library = LibraryRanker("mean", prototypes=1, cells_per_prototype=1, seed=0)
-        library.fit(_ask(model, task.tokens, task.train, device)[0], names[task.targets[task.train]])
-        scores, names = library.scores(embedding), library.conditions
-    found = metrics.compute(scores, labels, names)
+    truth = task.targets[task.validation]
+    embedding, logits = _ask(model, task.tokens, task.validation, device)
+    by_library = _by_library(model, task, embedding, device)
+    scores = by_library if logits is None else logits
+    found, library = (metrics.compute(each, names[truth], names) for each in (scores, by_library))
+    hit = found["exact_hit@1"]
     return {
-        "validation_loss": loss,
-        "exact_hit_at_1": (hit := found["exact_hit@1"]),
-        "exact_hit_at_1_error": math.sqrt(hit * (1 - hit) / len(labels)),
+        "validation_loss": math.nan
+        if logits is None
+        else cross_entropy(*map(torch.from_numpy, (logits, truth))).item(),
+        "exact_hit_at_1": hit,
+        "exact_hit_at_1_error": math.sqrt(hit * (1 - hit) / len(truth)),
         "mrr": found["mrr"],
-        "chance_mrr": chance_mrr(scores, truth_index(labels, names)),
+        "library_exact_hit_at_1": library["exact_hit@1"],
+        "library_mrr": library["mrr"],
+        "chance_mrr": chance_mrr(scores, truth),
         "spread": spread(embedding),
     }
+
+
+def _by_library(model: ScgptClassifier, task: Task, embedding: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the similarity of embeddings to each condition's mean over some training cells, [n, n_conditions]."""
+    targets = task.targets[task.train]
+    order = np.argsort(targets, kind="stable")
+    place = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])  # within the condition
+    rows = task.train[order[place < LIBRARY_CELLS]]
+    library = LibraryRanker("mean", prototypes=1, cells_per_prototype=1, seed=0)
+    library.fit(_ask(model, task.tokens, rows, device)[0], task.targets[rows])
+    similarity = np.full((len(embedding), len(task.conditions)), -1.0, dtype=np.float32)
+    similarity[:, library.conditions.astype(int)] = library.scores(embedding)
+    return similarity
 
 
 def _ask(
