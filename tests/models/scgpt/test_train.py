@@ -49,8 +49,9 @@ def test_both_rankings_are_followed_through_the_epochs(checkpoint, task):
     """The library's figures are those of the mean embedding of each condition's training cells."""
     config = finetune_config(epochs=3)
     model = build(checkpoint, config)
-    last = fit(model, task, config, seed=0, epochs=3, accelerator=ONE)[-1]
-    assert chosen_epoch([last]) is last
+    history = fit(model, task, config, seed=0, epochs=3, accelerator=ONE)
+    last = history[-1]
+    assert chosen_epoch(history) is last, "its weights are in the model"
     outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
     unit = outputs.embedding / np.linalg.norm(outputs.embedding, axis=1, keepdims=True)
     means = np.stack([outputs.embedding[task.train[task.targets[task.train] == c]].mean(axis=0) for c in range(3)])

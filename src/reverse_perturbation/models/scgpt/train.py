@@ -253,10 +253,11 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> dict[
     scores = by_library if logits is None else logits
     found, library = (metrics.compute(each, names[truth], names) for each in (scores, by_library))
     hit = found["exact_hit@1"]
+    loss = math.nan
+    if logits is not None:
+        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)).item()
     return {
-        "validation_loss": math.nan
-        if logits is None
-        else cross_entropy(*map(torch.from_numpy, (logits, truth))).item(),
+        "validation_loss": loss,
         "exact_hit_at_1": hit,
         "exact_hit_at_1_error": math.sqrt(hit * (1 - hit) / len(truth)),
         "mrr": found["mrr"],
