@@ -1,5 +1,7 @@
 """The result on real cells: run the whole experiment under each mask and over split seeds; one report of all of it.
 
+Beside it, in a folder of its name, stand the pages and pictures of the headline experiment.
+
 Each run is a DVC experiment in a folder of its own (``dvc exp run --temp``), so the working tree and its results on
 simulated cells stay as they are, and a run whose result is in DVC's cache is not computed again.
 """
@@ -8,24 +10,32 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import dvc.api
+import numpy as np
 import pandas as pd
+from dvc.api import DVCFileSystem
 
 from reverse_perturbation.check import MEANING
 from reverse_perturbation.config import Mask
 from reverse_perturbation.report.report import WHAT_FUSION_IS, WHAT_THE_BASELINES_ARE
 from reverse_perturbation.report.tables import gaps_table, markdown, models_table, slice_of, targets_table
-from reverse_perturbation.retrieval.compare import TRAINED
-from reverse_perturbation.storage import sha256, write_json, write_text
+from reverse_perturbation.retrieval import metrics
+from reverse_perturbation.retrieval.compare import TESTED, TRAINED
+from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.retrieval.significance import paired_bootstrap
+from reverse_perturbation.storage import sha256, write_atomically, write_json, write_text
 
 BASELINES = ("logreg", "logreg_prior", "logreg_library", "pca")
 HEADLINE: Mask = "all_targets"
 MASKS: tuple[Mask, ...] = get_args(Mask)
+PAGES = ("report.md", "data_audit.md")
+PICTURES = "plots/models"
+DRAWS = 2000  # of the bootstrap over all splits
 SPLIT_SEEDS = (42, 43, 44)
 TRAINING_SEEDS = range(5)
 # What differs from params.yaml, where time counts: chosen by 4-fold cross-validation inside the reference and
@@ -56,6 +66,11 @@ class Experiment:
             "seeds": "[" + ",".join(map(str, TRAINING_SEEDS)) + "]",
         } | SETTINGS
 
+    def runs(self) -> list[str]:
+        """Return the names of its metrics and score files: each model with its training seed or the split's."""
+        trained = [f"{model}-{seed}" for model in TRAINED for seed in TRAINING_SEEDS]
+        return trained + [f"{model}-{self.split_seed}" for model in BASELINES]
+
 
 EXPERIMENTS = [Experiment(HEADLINE, seed) for seed in SPLIT_SEEDS] + [
     Experiment(mask, SPLIT_SEEDS[0]) for mask in MASKS if mask != HEADLINE
@@ -73,13 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {args.data}: no such file; give the path of an .h5ad file with --data")
     if dirty := _uncommitted():
         sys.exit(f"error: commit these changes first, so that the report belongs to a commit:\n{dirty}")
-    comparisons, runs = {}, {}
-    for experiment in EXPERIMENTS:
-        name = _run(data, experiment)
-        comparisons[experiment] = _read(name, "comparison")
-        files = [f"{model}-{seed}" for model in TRAINED for seed in TRAINING_SEEDS]
-        files += [f"{model}-{experiment.split_seed}" for model in BASELINES]
-        runs[experiment] = {file: _read(name, file) for file in files}
+    made = {experiment: _run(data, experiment) for experiment in EXPERIMENTS}
+    comparisons = {experiment: _metrics(files, "comparison") for experiment, files in made.items()}
+    runs = {e: {name: _metrics(files, name) for name in e.runs()} for e, files in made.items()}
+    gaps = [_query_gaps(made[e], e) for e in EXPERIMENTS if e.mask == HEADLINE]
     headline, *others = EXPERIMENTS
     write_json(
         f"{args.report}.json",
@@ -89,8 +101,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "other_masks": {e.mask: comparisons[e] for e in others if e.mask != HEADLINE},
         },
     )
-    write_text(f"{args.report}.md", _report(data, comparisons, runs))
-    print(f"real cells: {args.report}.md and .json")
+    _copy_pages(made[headline], Path(args.report))
+    write_text(f"{args.report}.md", _report(data, comparisons, runs, pooled_gaps(gaps), Path(args.report).name))
+    print(f"real cells: {args.report}.md and .json, {args.report}/")
 
 
 def _uncommitted() -> str:
@@ -98,8 +111,8 @@ def _uncommitted() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _run(data: Path, experiment: Experiment) -> str:
-    """Run one experiment and return its name."""
+def _run(data: Path, experiment: Experiment) -> DVCFileSystem:
+    """Run one experiment and return its files."""
     name = f"{data.stem}-{experiment.mask}-{experiment.split_seed}".replace("_", "-")
     # An experiment of this name from an earlier commit gives way; its stages still come from the run-cache.
     subprocess.run(["dvc", "exp", "remove", "-q", name], check=False, capture_output=True)
@@ -108,18 +121,82 @@ def _run(data: Path, experiment: Experiment) -> str:
         command += ["-S", f"{key}={value}"]
     print(f"real cells: mask {experiment.mask}, split seed {experiment.split_seed}", flush=True)
     subprocess.run(command, check=True)
-    return name
+    return DVCFileSystem(rev=name)
 
 
-def _read(experiment: str, file: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(dvc.api.read(f"metrics/{file}.json", rev=experiment))
+def _metrics(files: DVCFileSystem, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(files.read_text(f"metrics/{name}.json"))
     return content
+
+
+def _scores(files: DVCFileSystem, name: str) -> Scores:
+    with tempfile.TemporaryDirectory() as folder:
+        files.get_file(f"data/scores/{name}.npz", f"{folder}/scores.npz")
+        return Scores.load(f"{folder}/scores.npz")
+
+
+def _query_gaps(files: DVCFileSystem, experiment: Experiment) -> pd.DataFrame:
+    """One row a query cell and model: its condition, and how far each metric is above the tuned logreg's."""
+    found = {}
+    for name in experiment.runs():
+        scores = _scores(files, name)
+        found[name] = {m: metrics.per_query(m, scores.scores, scores.labels, scores.conditions) for m in TESTED}
+    logreg = found[f"logreg-{experiment.split_seed}"]
+    return pd.concat(
+        pd.DataFrame({"cell": scores.queries, "condition": scores.labels}).assign(
+            model=model,
+            **{
+                m: np.mean([found[f"{model}-{seed}"][m] for seed in TRAINING_SEEDS], axis=0) - logreg[m] for m in TESTED
+            },
+        )
+        for model in TRAINED
+    )
+
+
+def pooled_gaps(gaps: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
+    """Pool the gaps to logreg over several splits of the same cells.
+
+    A cell that is a query in more than one split comes in once, with its mean: the cells are what is drawn again in the
+    paired bootstrap, stratified by condition.
+
+    Parameters
+    ----------
+    gaps
+        For each split one row a query and model: ``cell``, ``condition``, ``model`` and the tested metrics.
+
+    Returns
+    -------
+    list of dict
+        For each model and metric: ``query cells``, ``gap`` and its 95 % interval.
+    """
+    cells = pd.concat(gaps).groupby(["model", "cell", "condition"], sort=True)[list(TESTED)].mean().reset_index()
+    rows = []
+    for model, found in cells.groupby("model", sort=False):
+        for metric in TESTED:
+            own, none = found[metric].to_numpy(), np.zeros(len(found))
+            gap = paired_bootstrap(own, none, found["condition"].to_numpy(), draws=DRAWS, seed=0)
+            row = {"model": model, "metric": metric, "query cells": len(found), "gap": gap.mean}
+            rows.append(row | {"95 % low": gap.low, "95 % high": gap.high})
+    return rows
+
+
+def _copy_pages(files: DVCFileSystem, folder: Path) -> None:
+    """Put an experiment's pages and pictures into one folder, links to the pictures mended."""
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        for page in PAGES:
+            text = files.read_text(f"results/reports/{page}").replace(f"../../{PICTURES}/", "")
+            (temporary / page).write_text(text, encoding="utf-8")
+        for path in files.glob(f"{PICTURES}/*.png"):
+            files.get_file(path, temporary / Path(path).name)
 
 
 def _report(
     data: Path,
     comparisons: Mapping[Experiment, Mapping[str, Any]],
     runs: Mapping[Experiment, Mapping[str, Mapping[str, Any]]],
+    pooled: Sequence[Mapping[str, Any]],
+    folder: str,
 ) -> str:
     headline = comparisons[EXPERIMENTS[0]]
     about = headline["provenance"]
@@ -146,6 +223,13 @@ def _report(
         "Means and standard deviations over the training seeds of each split; the gap is to `logreg`. "
         f"{WHAT_THE_BASELINES_ARE} The last rows are means over the splits.",
         markdown(_over_splits(splits)),
+        "The gap to `logreg` over all splits together. A cell that is a query in several comes in once, with its mean "
+        "over them, and cells are what is drawn again: a paired bootstrap, stratified by condition.",
+        markdown(pooled),
+        "## Training",
+        f"![Training curves]({folder}/training.png)\n\nFine-tuning under the headline mask, the selection fit of each "
+        f"model and seed; fusion's epoch 0 is logistic regression. All pages of this experiment: "
+        f"[report]({folder}/report.md), [data]({folder}/data_audit.md).",
     ]
     for experiment, found in runs.items():
         parts += [

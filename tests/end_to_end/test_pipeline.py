@@ -1,6 +1,7 @@
 """The stages together, on simulated and on real cells."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import load_file
 
 from reverse_perturbation import real_cells
@@ -246,11 +249,13 @@ def test_no_overlap_with_the_vocabulary(simulated, tmp_path, capsys):
 
 def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, monkeypatch):
     """The experiments are stood in for by the run above; what is tested is what is made of them."""
-    monkeypatch.setattr(real_cells, "_run", lambda data, experiment: experiment.mask)
+    made = tmp_path / "made"
+    shutil.copytree(simulated, made)
+    for file in [*made.glob("metrics/*-42.json"), *made.glob("data/scores/*-42.npz")]:
+        for seed in ("43", "44"):
+            shutil.copy(file, file.with_name(file.name.replace("-42", f"-{seed}")))
+    monkeypatch.setattr(real_cells, "_run", lambda data, experiment: DirFileSystem(str(made), LocalFileSystem()))
     monkeypatch.setattr(real_cells, "TRAINING_SEEDS", range(2))
-    monkeypatch.setattr(
-        real_cells, "_read", lambda _, file: metrics(simulated, file.replace("-43", "-42").replace("-44", "-42"))
-    )
     monkeypatch.setattr(real_cells, "_uncommitted", lambda: "")
     (tmp_path / "cells.h5ad").write_bytes(b"cells")
     real_cells.main(["--data", str(tmp_path / "cells.h5ad"), "--report", str(tmp_path / "real")])
@@ -265,9 +270,27 @@ def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, 
     assert comparison["other_masks"].keys() == {"none", "own"}
     assert comparison["other_splits"].keys() == {"43", "44"}
     mean = metrics(simulated, "comparison")["scgpt"]["mrr"]
-    rows = [row for row in text.split("## Over split seeds")[1].split("## ")[0].split("\n") if "| scgpt |" in row]
+    rows = [row for row in text.split("## Over split seeds")[1].split("The gap")[0].split("\n") if "| scgpt |" in row]
     assert [row.split(" | ")[0] for row in rows] == ["| 42", "| 43", "| 44", "| mean"]
     assert all(row.split(" | ")[4] == f"{mean:.3f}" for row in rows)
+    # Three times the same split: the gap over all is that of one.
+    gap = metrics(simulated, "comparison")["gap"]["mrr"]
+    assert f"| scgpt | mrr | {metrics(simulated, 'scgpt-0')['provenance']['queries']} | {gap:.3f} |" in text
+    page = (tmp_path / "real" / "report.md").read_text()
+    pictures = re.findall(r"\]\(([^)]+\.png)\)", page)
+    assert "hit_at_k.png" in pictures
+    assert all((tmp_path / "real" / picture).exists() for picture in pictures)
+
+
+def test_a_cell_that_is_a_query_twice_counts_once():
+    rows = {"condition": "A+ctrl", "model": "scgpt"}
+    first = pd.DataFrame([rows | {"cell": cell, "mrr": gap} for cell, gap in (("a", 0.2), ("b", 0.4))])
+    second = pd.DataFrame([rows | {"cell": cell, "mrr": gap} for cell, gap in (("b", 0.0), ("c", 0.5))])
+    tables = [table.assign(**{"exact_hit@1": 0.0, "ndcg@5": 0.0}) for table in (first, second)]
+    found = next(row for row in real_cells.pooled_gaps(tables) if row["metric"] == "mrr")
+    assert found["query cells"] == 3
+    assert found["gap"] == pytest.approx((0.2 + 0.2 + 0.5) / 3)
+    assert 0.2 <= found["95 % low"] < found["gap"] < found["95 % high"] <= 0.5
 
 
 def test_the_report_on_real_cells_belongs_to_a_commit(tmp_path, monkeypatch):
