@@ -132,28 +132,38 @@ def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsy
     assert not list((tmp_path / "data" / "resume").iterdir())
 
 
-def test_two_processes_train_what_one_trains(simulated, tmp_path):
-    """Without dropout they take the same steps, up to the order in which numbers are added."""
-    shutil.copytree(simulated, tmp_path, dirs_exist_ok=True)
-    content = params(finetune={"head_dropout": 0.0, "batch_size": 63})  # an odd share, and a last batch that is smaller
-    with (tmp_path / "params.yaml").open("w") as file:
+def trained(simulated, folder, launcher="-m", **finetune):
+    """Run the first seed's fine-tuning as DVC does, in a process of its own; return its curves and final weights."""
+    shutil.copytree(simulated, folder)
+    # No dropout; shares of a batch that differ in size, and a last batch that is smaller.
+    content = params(finetune={"head_dropout": 0.0, "batch_size": 63} | finetune)
+    with (folder / "params.yaml").open("w") as file:
         yaml.dump(content, file)
-    command = dict(commands(content))["finetune@0"]
-    for launcher, name in (("-m", "one"), ("-m accelerate.commands.launch --cpu --num_processes 2 -m", "two")):
-        words = command.replace(content["launcher"], launcher).replace("scgpt-0", name)
-        done = subprocess.run([sys.executable, *shlex.split(words)], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("finetune: epoch 1/2") == 1, "one process alone reports"
-    assert not list((tmp_path / "data/resume").iterdir())
-    for curve in ("train_loss", "validation_loss", "exact_hit_at_1", "mrr"):
-        one, two = (
-            pd.read_csv(tmp_path / f"plots/training/{name}/plots/metrics/{curve}.tsv", sep="\t")
-            for name in ("one", "two")
-        )
-        assert two[curve].to_numpy() == pytest.approx(one[curve].to_numpy(), abs=2e-3)
-    one, two = (load_file(tmp_path / f"models/{name}/final.safetensors") for name in ("one", "two"))
-    moved = {name: (one[name] - two[name]).abs().max() for name in one}
-    assert max(moved.values()) < 2e-3, moved
+    command = dict(commands(content))["finetune@0"].replace(content["launcher"], launcher)
+    done = subprocess.run([sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finetune: epoch 1/2") == 1
+    assert not list((folder / "data/resume").iterdir())
+    names = ("train_loss", "validation_loss", "exact_hit_at_1", "mrr")
+    curves = folder / "plots/training/scgpt-0/plots/metrics"
+    table = np.array([pd.read_csv(curves / f"{name}.tsv", sep="\t")[name] for name in names])
+    return table, load_file(folder / "models/scgpt-0/final.safetensors")
+
+
+def farthest(one, two):
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+def test_two_processes_train_what_one_trains_and_bfloat16_nearly_so(simulated, tmp_path):
+    """Two processes take the same steps, up to the order in which numbers are added."""
+    one, weights = trained(simulated, tmp_path / "one")
+    launcher = "-m accelerate.commands.launch --cpu --num_processes 2 -m"
+    two, others = trained(simulated, tmp_path / "two", launcher)
+    assert two == pytest.approx(one, abs=2e-3)
+    assert farthest(weights, others) < 2e-3
+    half, halves = trained(simulated, tmp_path / "half", precision="bfloat16")
+    assert half[:2] == pytest.approx(one[:2], rel=0.02), "losses"
+    assert farthest(weights, halves) > 1e-4, "it is another precision"
 
 
 def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp_path):
