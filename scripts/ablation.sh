@@ -17,13 +17,13 @@ row() {
   local name=$1
   shift
   local settings=()
-  for setting in data.source=h5ad "data.path=$data" "seeds=${SEEDS:-[0,1,2]}" 'finetune.readout=[cls,mean]' \
+  for setting in data.source=h5ad "data.path=$data" "seeds=${SEEDS:-[0,1,2]}" 'models=[scgpt]' 'finetune.readout=[cls,mean]' \
     finetune.epochs=25 finetune.patience=25 finetune.head_learning_rate=0.001 finetune.head_dropout=0.5 "$@"; do
     settings+=(-S "$setting")
   done
   dvc exp remove -q "$name" 2>/dev/null
   echo "ablation: $name: $*"
-  dvc exp run --temp -n "$name" "${settings[@]}" || failed+=("$name")
+  dvc exp run --temp -n "$name" "${settings[@]}" compare || failed+=("$name")
 }
 
 adaptation() {

@@ -31,7 +31,8 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
         f"{'model':<16}" + "".join(f"{name:>14}" for name in SHOWN),
     ]
     text += [f"{model:<16}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN) for model in models]
-    for model, prefix in TRAINED.items():
+    for model in (name for name in TRAINED if name in comparison):
+        prefix = TRAINED[model]
         gap = comparison[f"{prefix}gap"]
         text.append(f"{f'{model}-logreg':<16}" + "".join(f"{gap[name]:>+14.3f}" for name in SHOWN))
         for name, interval in comparison[f"{prefix}interval"].items():

@@ -19,6 +19,7 @@ Readout = Literal["cls", "mean", "genes"]
 Adaptation = Literal["frozen", "head", "last_n", "lora", "full"]
 Sampler = Literal["random", "balanced"]
 Precision = Literal["float32", "bfloat16"]
+Trained = Literal["scgpt", "fusion"]
 LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
 
 Count = Annotated[int, Field(ge=1)]
@@ -238,6 +239,7 @@ class Params(Section):
     labels: LabelSpace
     split: Split
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    models: list[Trained]
     launcher: Annotated[str, Field(min_length=1)]
     logreg: Logreg
     pca: Pca
@@ -257,6 +259,13 @@ class Params(Section):
         if len(set(seeds)) < len(seeds):
             raise ValueError("a seed is listed twice; two runs of one seed are one run")
         return seeds
+
+    @field_validator("models")
+    @classmethod
+    def _scgpt_first(cls, models: list[Trained]) -> list[Trained]:
+        if models not in (["scgpt"], ["scgpt", "fusion"]):
+            raise ValueError("give [scgpt] or [scgpt, fusion]; the targets are those of scgpt")
+        return models
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

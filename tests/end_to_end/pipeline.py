@@ -51,7 +51,7 @@ def commands(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Stage name and command, in the order of dvc.yaml, which is one in which they can run."""
     for name, stage in yaml.load(ROOT / "dvc.yaml")["stages"].items():
         if "matrix" in stage:
-            for model, seed in product(stage["matrix"]["model"], content["seeds"]):
+            for model, seed in product(content["models"], content["seeds"]):
                 key = f"{model}-{seed}"
                 command = stage["cmd"].replace("${item.model}", model).replace("${item.seed}", str(seed))
                 yield f"{name}@{key}", command.replace("${key}", key)

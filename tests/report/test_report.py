@@ -32,7 +32,7 @@ def proba(name: str) -> np.ndarray:
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
-def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, training=True):
+def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, training=True, models=TRAINED):
     """Write what the stages before would have, then run compare and report."""
     about = {field: f"the {field}" for field in SHARED} | {
         "source": source,
@@ -44,6 +44,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         "ranking": "classifier",
     }
     names = [name for name in STRENGTH if not name.startswith(TRAINED) or int(name[-1]) in seeds]
+    names = [name for name in names if name.split("-")[0] in models or not name.startswith(TRAINED)]
     for name in names:
         scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(name))
         scores.save(folder / "scores" / f"{name}.npz")
@@ -67,7 +68,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         for name in ("backbone_learning_rate", "head_learning_rate"):
             pd.DataFrame({"step": [0, 1], name: [1e-3, 0.0]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
     with (folder / "params.yaml").open("w") as file:
-        YAML(typ="safe").dump(params(seeds=list(seeds)), file)
+        YAML(typ="safe").dump(params(seeds=list(seeds), models=list(models)), file)
     shared = ["--params", folder / "params.yaml", "--metrics", folder / "metrics", "--scores", folder / "scores"]
     shared += ["--baselines", "logreg", "logreg_prior", "pca"]
     compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
@@ -112,6 +113,14 @@ def test_the_verdict_names_the_number_of_missed_targets(simulated):
     assert missed > 0
     assert len(verdicts) == 5
     assert f"**Verdict: {missed} of 5 targets are missed.**" in text
+
+
+def test_scgpt_alone_is_compared_where_nothing_else_was_trained(tmp_path, capsys):
+    text = make(tmp_path, models=("scgpt",))
+    assert "\n| scgpt | mrr |" in text
+    assert "\n| fusion |" not in text
+    assert "scgpt-logreg" in (said := capsys.readouterr().out)
+    assert "fusion-logreg" not in said
 
 
 @pytest.mark.parametrize("model", TRAINED)

@@ -100,6 +100,7 @@ def _over_seeds(comparison: Mapping[str, Any]) -> list[str]:
             [
                 {"model": model, "metric": name} | {shown: of[key] for key, shown in SPREAD.items()}
                 for model in TRAINED
+                if model in comparison
                 for name, of in comparison[model]["seeds"].items()
             ]
         ),

@@ -75,6 +75,7 @@ def gaps_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
             "ratio": comparison[f"{prefix}ratio"][metric],
         }
         for model, prefix in TRAINED.items()
+        if model in comparison
         for metric in TESTED
     ]
 

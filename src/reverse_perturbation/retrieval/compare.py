@@ -94,7 +94,8 @@ def compare(
     Parameters
     ----------
     trained
-        For each of :data:`TRAINED` one run a training seed, the same seeds in the same order.
+        For scGPT, and whichever else of :data:`TRAINED` there is, one run a training seed, the same seeds in the same
+        order.
     baselines
         Must hold ``logreg``; others are listed beside it.
     config
@@ -105,10 +106,10 @@ def compare(
     Returns
     -------
     dict
-        ``scgpt``, ``fusion`` and each baseline (metrics; for the first two the mean over seeds, ``std``, and with at
-        least two seeds ``seeds``: mean, std, and the 95 % interval of the mean, ``low`` and ``high``, of the tested
-        metrics), ``gap`` (scGPT minus logreg), ``interval`` (95 %, of the gap over paired queries), ``ratio`` (None
-        where logreg has 0), the same of fusion as ``fusion_gap``, ``fusion_interval`` and ``fusion_ratio``,
+        ``scgpt``, ``fusion`` if given, and each baseline (metrics; for the first two the mean over seeds, ``std``, and
+        with at least two seeds ``seeds``: mean, std, and the 95 % interval of the mean, ``low`` and ``high``, of the
+        tested metrics), ``gap`` (scGPT minus logreg), ``interval`` (95 %, of the gap over paired queries), ``ratio``
+        (None where logreg has 0), the same of fusion as ``fusion_gap``, ``fusion_interval`` and ``fusion_ratio``,
         ``targets``, ``provenance``.
 
     Raises
@@ -131,7 +132,8 @@ def compare(
     rows = {name: _over_runs(runs) for name, runs in trained.items()}
     base = {name: float(logreg.metrics[name]) for name in COMPARED}
     gaps: dict[str, Any] = {}
-    for name, prefix in TRAINED.items():
+    for name in trained:
+        prefix = TRAINED[name]
         gaps[f"{prefix}gap"] = {m: rows[name][m] - base[m] for m in COMPARED}
         gaps[f"{prefix}interval"] = {m: _interval(m, trained[name], logreg, config) for m in TESTED}
         gaps[f"{prefix}ratio"] = {m: rows[name][m] / base[m] if base[m] else None for m in COMPARED}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from reverse_perturbation.check import lines
 from reverse_perturbation.config import Params
-from reverse_perturbation.retrieval.compare import TRAINED, Run
+from reverse_perturbation.retrieval.compare import Run
 from reverse_perturbation.retrieval.compare import compare as compare_runs
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json
@@ -13,8 +13,8 @@ from reverse_perturbation.storage import write_json
 
 def compare(args: argparse.Namespace, params: Params) -> None:
     """Write the comparison."""
-    trained = {
-        name: [Run.load(f"{name}-{seed}", args.metrics, args.scores) for seed in params.seeds] for name in TRAINED
+    trained: dict[str, list[Run]] = {
+        name: [Run.load(f"{name}-{seed}", args.metrics, args.scores) for seed in params.seeds] for name in params.models
     }
     baselines = {name: Run.load(f"{name}-{params.split.seed}", args.metrics, args.scores) for name in args.baselines}
     comparison = compare_runs(trained, baselines, params.compare, params.targets)

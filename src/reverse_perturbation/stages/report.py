@@ -14,7 +14,7 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import plots
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
-from reverse_perturbation.retrieval.compare import TRAINED, Run
+from reverse_perturbation.retrieval.compare import Run
 from reverse_perturbation.retrieval.confidence import coverage_curve
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.retrieval.metrics import hit_curve, per_query
@@ -24,7 +24,7 @@ from reverse_perturbation.storage import read_json, write_text
 
 def report(args: argparse.Namespace, params: Params) -> None:
     """Write everything a reader looks at."""
-    trained = [f"{model}-{seed}" for model in TRAINED for seed in params.seeds]
+    trained = [f"{model}-{seed}" for model in params.models for seed in params.seeds]
     names = trained + [f"{name}-{params.split.seed}" for name in args.baselines]
     loaded = {name: Run.load(name, args.metrics, args.scores) for name in names}
     runs = {name: run.metrics for name, run in loaded.items()}
