@@ -37,6 +37,8 @@ def test_the_defaults_are_valid():
         ("mask: all_targets", "masks: all_targets", "mask: Field required"),
         ("labels: canonical", "labels: [", "not YAML"),
         ("  - 0\n  - 1\n", "  - 1\n  - 1\n", "seeds: .*listed twice"),
+        ("  - fusion\n", "  - logreg\n", r"models\.1: .*found 'logreg'"),
+        ("  - fusion\n", "  - scgpt\n", r"models: .*give \[scgpt\] or \[scgpt, fusion\]"),
         ("    cross_entropy: 1.0 ", "    cross_entropy: 0.0 ", "finetune.loss: .*all 0; give at least one a weight$"),
         ("  sampler: random ", "  sampler: balance ", "finetune.sampler: .*found 'balance'"),
     ],

@@ -1,6 +1,7 @@
 """dvc.yaml names, for each stage, every module it uses: a change of code reruns what it touches."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def needed(path: Path) -> set[Path]:
 
 def entry(stage: dict) -> Path:
     command = body(stage)["cmd"]
-    file = module_file(command.split("python -m ")[1].split()[0])
+    file = module_file(re.search(r"reverse_perturbation\.stages\.\w+", command)[0])
     assert file is not None
     return file
 
