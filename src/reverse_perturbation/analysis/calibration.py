@@ -1,0 +1,78 @@
+"""Whether a model's probabilities can be believed: one temperature, chosen on validation, and what it mends."""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+LOG_TEMPERATURES = (np.log(1e-4), np.log(1e4))  # cosine similarities want about 0.01, sure classifiers up to 10
+
+
+def logits(scores: np.ndarray, ranking: str) -> np.ndarray:
+    """Return float64 [n, n_conditions] to divide by a temperature: log probabilities, or similarities as they are.
+
+    Parameters
+    ----------
+    scores
+        float [n, n_conditions]: probabilities where ``ranking`` is ``classifier``, else similarities.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    return np.log(np.maximum(scores, np.finfo(np.float64).tiny)) if ranking == "classifier" else scores
+
+
+def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """Return the temperature under which the true conditions are most likely (Guo et al. 2017, arXiv:1706.04599).
+
+    Parameters
+    ----------
+    logits
+        float [n, n_conditions] of cells the model was not fitted on.
+    truth
+        int [n]: the true column.
+    """
+
+    def loss(log_temperature: float) -> float:
+        return negative_log_likelihood(logits / np.exp(log_temperature), truth)
+
+    # Convex in 1 / temperature, so there is one minimum.
+    return float(np.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded").x))
+
+
+def negative_log_likelihood(logits: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean cross-entropy, in nats."""
+    return float(-np.take_along_axis(log_softmax(logits, axis=1), truth[:, None], axis=1).mean())
+
+
+def reliability(logits: np.ndarray, correct: np.ndarray, bins: int) -> pd.DataFrame:
+    """Set the probability of the first answer against how often it is right.
+
+    Parameters
+    ----------
+    logits
+        float [n, n_conditions].
+    correct
+        float [n]: exact_hit@1 of each query, a share where scores tie.
+    bins
+        Of equal width from 0 to 1, each without its lower end.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a bin that has queries: ``bin`` (from 0), ``confidence`` and ``accuracy`` (means), ``queries``.
+    """
+    confidence = softmax(logits, axis=1).max(axis=1)
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": np.asarray(correct, dtype=np.float64)})
+    found = rows.groupby("bin").agg(
+        confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), queries=("bin", "size")
+    )
+    return found.reset_index()
+
+
+def expected_calibration_error(table: pd.DataFrame) -> float:
+    """Return the mean of ``|accuracy - confidence|`` over the bins of :func:`reliability`, weighted by their queries.
+
+    Naeini et al. 2015 (doi:10.1609/aaai.v29i1.9602). It cannot be below 0, so of few queries it is too large.
+    """
+    gap = (table["accuracy"] - table["confidence"]).abs()
+    return float((gap * table["queries"]).sum() / table["queries"].sum())
