@@ -1,9 +1,17 @@
 """Whether a model's probabilities can be believed: one temperature, chosen on validation, and what it mends."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+
+from reverse_perturbation.config import Analysis
+from reverse_perturbation.retrieval import metrics
+from reverse_perturbation.retrieval.confidence import aurc, certainty, confidence_auc, margin, roc_auc
+from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.retrieval.rank import truth_index
 
 LOG_TEMPERATURES = (np.log(1e-4), np.log(1e4))  # cosine similarities want about 0.01, sure classifiers up to 10
 
@@ -76,3 +84,50 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     """
     gap = (table["accuracy"] - table["confidence"]).abs()
     return float((gap * table["queries"]).sum() / table["queries"].sum())
+
+
+def error_if_calibrated(logits: np.ndarray, bins: int, draws: int, seed: int) -> float:
+    """Return the calibration error that so many queries show on average where every probability is right.
+
+    The luck of the draw makes it larger than 0: an error no larger than this is none that could be told.
+    """
+    rng = np.random.default_rng(seed)
+    confidence = softmax(logits, axis=1).max(axis=1)
+    drawn = [rng.random(len(confidence)) < confidence for _ in range(draws)]
+    return float(np.mean([expected_calibration_error(reliability(logits, right, bins)) for right in drawn]))
+
+
+def tables(found: Scores, held_out: Scores, ranking: str, config: Analysis) -> dict[str, pd.DataFrame]:
+    """Fit the temperature on validation and judge confidence on the queries.
+
+    Returns
+    -------
+    dict
+        ``confidence``: one row a measure; ``calibration``: one row; ``reliability``: one row a bin, before and after.
+    """
+    correct = metrics.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
+    temperature = fit_temperature(logits(held_out.scores, ranking), truth_index(held_out.labels, held_out.conditions))
+    raw = logits(found.scores, ranking)
+    truth = truth_index(found.labels, found.conditions)
+    bins = {}
+    row: dict[str, Any] = {"ranking": ranking, "temperature": temperature}
+    for when, divisor in (("before", 1.0), ("after", temperature)):
+        bins[when] = reliability(raw / divisor, correct, config.bins).assign(when=when)
+        row[f"ece_{when}"] = expected_calibration_error(bins[when])
+        row[f"nll_{when}"] = negative_log_likelihood(raw / divisor, truth)
+    row["ece_if_calibrated"] = error_if_calibrated(raw / temperature, config.bins, config.draws, config.seed)
+    measures = {"margin": margin(found.scores), "entropy": certainty(softmax(raw / temperature, axis=1))}
+    rows = [
+        {
+            "measure": name,
+            "confidence_auc": confidence_auc(found.scores, correct, values),
+            "aurc": aurc(found.scores, correct, values),
+            "confidence_roc_auc": roc_auc(found.scores, correct, values),
+        }
+        for name, values in measures.items()
+    ]
+    return {
+        "confidence": pd.DataFrame(rows),
+        "calibration": pd.DataFrame([row]),
+        "reliability": pd.concat(bins.values(), ignore_index=True),
+    }

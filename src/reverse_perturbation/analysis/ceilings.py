@@ -80,14 +80,14 @@ def split_half(
         model = LinearDiscriminantAnalysis(
             solver="lsqr", shrinkage="auto", priors=np.full(len(conditions), 1 / len(conditions))
         ).fit(embedding[library], code[library])
-        for averaged in [*sizes, "half"]:
+        for size in [*sizes, None]:
             for i, (half, _) in enumerate(halves):
-                groups = _groups(half, len(half) if averaged == "half" else int(averaged))
+                groups = _groups(half, size or len(half))
                 if not len(groups):
                     continue
                 scores = _scores(model, embedding[groups].mean(axis=1))
                 rank = rank_of_truth(scores, np.full(len(groups), i))
-                found.append((conditions[i], str(averaged), np.sum(rank == 1), np.sum(1 / rank), len(groups)))
+                found.append((conditions[i], str(size or "half"), np.sum(rank == 1), np.sum(1 / rank), len(groups)))
     rows = pd.DataFrame(found, columns=["condition", "averaged", "exact_hit@1", "mrr", "groups"])
     total = rows.groupby(["condition", "averaged"], sort=False).sum()
     for name in ("exact_hit@1", "mrr"):

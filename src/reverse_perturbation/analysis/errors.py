@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reverse_perturbation.conditions import canonical, genes_of
+from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.retrieval.metrics import per_query
 
 # What an answer is to the truth; the first that holds.
@@ -130,3 +131,16 @@ def by_group(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
         if len(found):
             rows.append({"group": name, "conditions": len(found)} | found.mean().to_dict())
     return pd.DataFrame(rows)
+
+
+def tables(found: Scores, facts: pd.DataFrame, similarity: np.ndarray, threshold: float) -> dict[str, pd.DataFrame]:
+    """Sort one model's answers by condition, by group of conditions, and by what they are to the truth."""
+    place = pd.Index(facts["condition"]).get_indexer(found.conditions)
+    relation = relations(found.conditions, similarity[np.ix_(place, place)], threshold)
+    parts = (found.scores, found.labels, found.conditions)
+    table = by_condition(*parts, relation)
+    return {
+        "conditions": table,
+        "groups": by_group(table, facts),
+        "confusions": confusion_classes(*parts, relation),
+    }

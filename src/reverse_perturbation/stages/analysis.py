@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from reverse_perturbation.analysis import calibration, ceilings, effects, errors
 from reverse_perturbation.conditions import genes_of
@@ -16,10 +16,8 @@ from reverse_perturbation.data.contract import read_obs
 from reverse_perturbation.data.screen import CONTROL_PART, Screen
 from reverse_perturbation.models.pca import Pca
 from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.confidence import aurc, certainty, confidence_auc, margin, roc_auc
-from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting
+from reverse_perturbation.retrieval.evaluate import Evaluator, Scores
 from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.retrieval.rank import truth_index
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.screen import SCREEN, screen_of
 from reverse_perturbation.storage import write_json, write_text
@@ -44,29 +42,24 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
     )
     files = {f"{model}-{seed}": f"{model}-{seed}" for model in params.models for seed in params.seeds}
     files |= {f"{name}-{params.split.seed}": name for name in args.baselines}
-    tables: dict[str, list[pd.DataFrame]] = {
-        name: [] for name in ("confidence", "calibration", "reliability", "conditions", "groups", "confusions")
-    }
-    for name, folder in files.items():
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for name, model in files.items():
         found = Scores.load(Path(args.scores) / f"{name}.npz")
-        selection = Outputs.load(Path(args.outputs) / folder / "selection.npz")
+        selection = Outputs.load(Path(args.outputs) / model / "selection.npz")
         setting = evaluator.headline(selection, params.evaluate.ranking)
-        held_out = evaluator.scores(
-            selection, Setting(setting.ranking, "cell", setting.labels), ("reference",), "validation"
-        )
-        of_model = calibrate(found, held_out, setting.ranking, params.analysis) | sort_errors(
-            found, facts, similarity, params.analysis
-        )
-        for table, rows in of_model.items():
-            tables[table].append(rows.assign(run=name))
-    folder = Path(args.tables)
-    written = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
-    reach = reachable(screen, embedding, params.analysis)
-    written |= {"facts": facts, "split_half": reach}
-    for name, table in written.items():
-        write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+        on_cells = replace(setting, query="cell")
+        held_out = evaluator.scores(selection, on_cells, ("reference",), "validation")
+        of_run = calibration.tables(found, held_out, setting.ranking, params.analysis)
+        of_run |= errors.tables(found, facts, similarity, params.analysis.similar)
+        for table, rows in of_run.items():
+            tables.setdefault(table, []).append(rows.assign(run=name))
+    written = {name: pd.concat(of_runs, ignore_index=True) for name, of_runs in tables.items()}
+    written |= {"facts": facts, "split_half": reachable(screen, embedding, params.analysis)}
+    for name, content in written.items():
+        text = content.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        write_text(Path(args.tables) / f"{name}.csv", text)
     write_json(args.metrics, summary(written, twin_cap(legacy, screen.parts)))
-    print(f"analysis: {len(files)} runs, {len(facts)} conditions, tables in {folder}")
+    print(f"analysis: {len(files)} runs, {len(facts)} conditions, tables in {args.tables}")
 
 
 def describe(screen: Screen, embedding: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
@@ -96,58 +89,6 @@ def describe(screen: Screen, embedding: np.ndarray) -> tuple[pd.DataFrame, np.nd
     return facts, effects.similarity(effects.mean_profiles(cells, labels, conditions))
 
 
-def calibrate(found: Scores, held_out: Scores, ranking: str, config: Analysis) -> dict[str, pd.DataFrame]:
-    """Fit the temperature on validation and judge confidence on the queries.
-
-    Returns
-    -------
-    dict
-        ``confidence``: one row a measure; ``calibration``: one row; ``reliability``: one row a bin, before and after.
-    """
-    correct = metrics.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
-    temperature = calibration.fit_temperature(
-        calibration.logits(held_out.scores, ranking), truth_index(held_out.labels, held_out.conditions)
-    )
-    raw = calibration.logits(found.scores, ranking)
-    truth = truth_index(found.labels, found.conditions)
-    bins = {}
-    row: dict[str, Any] = {"ranking": ranking, "temperature": temperature}
-    for when, divisor in (("before", 1.0), ("after", temperature)):
-        bins[when] = calibration.reliability(raw / divisor, correct, config.bins).assign(when=when)
-        row[f"ece_{when}"] = calibration.expected_calibration_error(bins[when])
-        row[f"nll_{when}"] = calibration.negative_log_likelihood(raw / divisor, truth)
-    measures = {"margin": margin(found.scores), "entropy": certainty(softmax(raw / temperature, axis=1))}
-    rows = [
-        {
-            "measure": name,
-            "confidence_auc": confidence_auc(found.scores, correct, values),
-            "aurc": aurc(found.scores, correct, values),
-            "confidence_roc_auc": roc_auc(found.scores, correct, values),
-        }
-        for name, values in measures.items()
-    ]
-    return {
-        "confidence": pd.DataFrame(rows),
-        "calibration": pd.DataFrame([row]),
-        "reliability": pd.concat(bins.values(), ignore_index=True),
-    }
-
-
-def sort_errors(
-    found: Scores, facts: pd.DataFrame, similarity: np.ndarray, config: Analysis
-) -> dict[str, pd.DataFrame]:
-    """Sort one model's answers by condition, by group of conditions, and by what they are to the truth."""
-    place = pd.Index(facts["condition"]).get_indexer(found.conditions)
-    relation = errors.relations(found.conditions, similarity[np.ix_(place, place)], config.similar)
-    parts = (found.scores, found.labels, found.conditions)
-    table = errors.by_condition(*parts, relation)
-    return {
-        "conditions": table,
-        "groups": errors.by_group(table, facts),
-        "confusions": errors.confusion_classes(*parts, relation),
-    }
-
-
 def reachable(screen: Screen, embedding: np.ndarray, config: Analysis) -> pd.DataFrame:
     """Halve the library's cells and let one half retrieve the other."""
     rows = screen.rows(*LIBRARY)
@@ -171,16 +112,16 @@ def summary(tables: dict[str, pd.DataFrame], cap: dict[str, float]) -> dict[str,
     calibrated = tables["calibration"].set_index("run")
     reach = tables["split_half"]
     overall = reach.groupby("averaged", sort=False)[["exact_hit@1", "mrr"]].mean()
-    counted = reach.groupby("averaged").size()
+    counted = reach.groupby("averaged").size().to_dict()
     return {
         "calibration": {
-            name: {key: float(row[key]) for key in ("temperature", "ece_before", "ece_after")}
-            for name, row in calibrated.iterrows()
+            name: {key: float(row[key]) for key in ("temperature", "ece_before", "ece_after", "ece_if_calibrated")}
+            for name, row in calibrated.to_dict("index").items()
         },
         "twin_cap_of_legacy_labels": cap,
         "split_half": {
             name: {key: float(value) for key, value in row.items()} | {"conditions": int(counted[name])}
-            for name, row in overall.iterrows()
+            for name, row in overall.to_dict("index").items()
         },
     }
 
