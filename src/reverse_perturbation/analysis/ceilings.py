@@ -10,7 +10,10 @@ import pandas as pd
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from reverse_perturbation.conditions import canonical
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.retrieval.rank import rank_of_truth
+
+LEAST = 4  # cells of a condition, so that either half has a variance
 
 
 def twin_scores(labels: np.ndarray, conditions: np.ndarray, library: np.ndarray) -> np.ndarray:
@@ -51,7 +54,7 @@ def split_half(
     embedding
         float [n, d].
     labels
-        Condition of each cell, at least four of each.
+        Condition of each cell. One with fewer than four cells is left out, as a candidate too.
     sizes
         Numbers of cells averaged. A condition whose half has fewer is left out at that size.
     draws, seed
@@ -65,12 +68,18 @@ def split_half(
 
     Raises
     ------
-    ValueError
-        If a condition has fewer than four cells.
+    InputError
+        If fewer than two conditions are left.
     """
-    conditions, code = np.unique(np.asarray(labels).astype(str), return_inverse=True)
-    if np.bincount(code).min() < 4:
-        raise ValueError(f"condition {conditions[np.bincount(code).argmin()]!r} has fewer than four cells to halve")
+    names, counts = np.unique(np.asarray(labels).astype(str), return_counts=True)
+    kept = np.isin(np.asarray(labels).astype(str), names[counts >= LEAST])
+    embedding = embedding[kept]
+    conditions, code = np.unique(np.asarray(labels)[kept].astype(str), return_inverse=True)
+    if len(conditions) < 2:
+        raise InputError(
+            f"the split-half ceiling needs two conditions of {LEAST} reference and validation cells, found "
+            f"{len(conditions)}; raise split.min_cells or data.simulated.cells"
+        )
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
