@@ -1,5 +1,6 @@
 """Whether a model's probabilities can be believed: one temperature, chosen on validation, and what it mends."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -116,18 +117,29 @@ def tables(found: Scores, held_out: Scores, ranking: str, config: Analysis) -> d
         row[f"ece_{when}"] = expected_calibration_error(bins[when])
         row[f"nll_{when}"] = negative_log_likelihood(raw / divisor, truth)
     row["ece_if_calibrated"] = error_if_calibrated(raw / temperature, config.bins, config.draws, config.seed)
-    measures = {"margin": margin(found.scores), "entropy": certainty(softmax(raw / temperature, axis=1))}
-    rows = [
+    confidences = {"margin": margin(found.scores), "entropy": certainty(softmax(raw / temperature, axis=1))}
+    return {
+        "confidence": measures(found, confidences),
+        "calibration": pd.DataFrame([row]),
+        "reliability": pd.concat(bins.values(), ignore_index=True),
+    }
+
+
+def measures(found: Scores, confidences: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Judge ways to order the queries, name -> float [n], higher is surer.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a way: ``measure``, ``confidence_auc``, ``aurc``, ``confidence_roc_auc``.
+    """
+    correct = metrics.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
+    return pd.DataFrame(
         {
             "measure": name,
             "confidence_auc": confidence_auc(found.scores, correct, values),
             "aurc": aurc(found.scores, correct, values),
             "confidence_roc_auc": roc_auc(found.scores, correct, values),
         }
-        for name, values in measures.items()
-    ]
-    return {
-        "confidence": pd.DataFrame(rows),
-        "calibration": pd.DataFrame([row]),
-        "reliability": pd.concat(bins.values(), ignore_index=True),
-    }
+        for name, values in confidences.items()
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from reverse_perturbation.analysis import calibration, ceilings, effects, errors
+from reverse_perturbation.analysis.agreement import agreement
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Analysis, Params
 from reverse_perturbation.data.contract import read_obs
@@ -50,6 +51,11 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
         on_cells = replace(setting, query="cell")
         held_out = evaluator.scores(selection, on_cells, ("reference",), "validation")
         of_run = calibration.tables(found, held_out, setting.ranking, params.analysis)
+        if setting.ranking == "bootstrap":
+            final = Outputs.load(Path(args.outputs) / model / "final.npz")
+            votes = agreement(evaluator, final, setting, found)
+            rows = calibration.measures(found, {"agreement": votes})
+            of_run["confidence"] = pd.concat([of_run["confidence"], rows])
         of_run |= errors.tables(found, facts, similarity, params.analysis.similar)
         for table, rows in of_run.items():
             tables.setdefault(table, []).append(rows.assign(run=name))
