@@ -224,6 +224,53 @@ def test_pictures_are_found_from_the_report_and_come_out_the_same_again(simulate
         assert content == (tmp_path / "results" / link).resolve().read_bytes()
 
 
+def test_ceilings_and_conditions_that_leave_no_trace(simulated):
+    _, text = simulated
+    section = text.split("## What could be reached")[1].split("\n## ")[0]
+    assert "exact_hit@1 0.875 and mrr 0.938" in section
+    assert "in most draws: A+B, A+ctrl, B+ctrl, D+ctrl." in section
+    reach = table(text, "What could be reached")
+    assert reach["cells averaged"].tolist() == ["1", "10", "half"]
+    assert reach["conditions"].tolist() == ["4"] * 3
+
+
+def test_errors_are_means_over_seeds_and_add_up(simulated):
+    _, text = simulated
+    classes = table(text, "Errors").set_index("class")
+    assert list(classes.index) == ["right", "shares a gene", "unrelated"]  # no twins here, and no similar profiles
+    for model in ("scgpt", "fusion", "logreg", "pca"):
+        assert sum(map(float, classes[model])) == pytest.approx(1, abs=2e-3)
+    hits = [metrics.compute(proba(f"scgpt-{seed}"), LABELS, CONDITIONS)["exact_hit@1"] for seed in (0, 1)]
+    assert classes.loc["right", "scgpt"] == f"{np.mean(hits):.3f}"
+    assert classes.loc["right", "chance"] == "0.250"
+    by_group = table(text, "Errors", 1).set_index("group")
+    assert by_group.loc[["single", "double"], "conditions"].tolist() == ["3", "1"]
+    # Each condition has ten queries, so the groups' means give the whole.
+    whole = (3 * float(by_group.loc["single", "exact_hit@1 scgpt"]) + float(by_group.loc["double"].iloc[1])) / 4
+    assert whole == pytest.approx(np.mean(hits), abs=2e-3)
+    hardest = table(text, "Errors", 2)
+    assert hardest["condition"].iloc[0] == "D+ctrl"  # which the first seed never answers
+    assert set(hardest["which is"]) <= {"shares a gene", "unrelated"}
+
+
+def test_confidence_has_every_model(simulated):
+    _, text = simulated
+    models = ["scgpt", "fusion", "logreg", "logreg_prior", "pca"]
+    assert table(text, "Confidence")["model"].tolist() == models
+    by_margin = table(text, "Confidence", 1).set_index(["model", "measure"])
+    found = metrics.compute(proba("pca-42"), LABELS, CONDITIONS)
+    for name in ("confidence_auc", "aurc", "confidence_roc_auc"):
+        assert by_margin.loc[("pca", "margin"), name] == f"{found[name]:.3f}"
+
+
+def test_the_gap_to_every_baseline(simulated):
+    _, text = simulated
+    found = table(text, "The gap to the tuned logistic regression", 2).set_index(["model", "minus", "metric"])
+    assert {minus for _, minus, _ in found.index} == {"logreg", "logreg_prior", "pca"}
+    row = found.loc[("scgpt", "pca", "mrr")]
+    assert float(row["low, seeds too"]) < float(row["gap"]) < float(row["high, seeds too"])
+
+
 def test_rows_for_dvc_plots(simulated):
     folder = simulated[0] / "plots" / "models"
     hits = pd.read_csv(folder / "hit_at_k.csv").set_index(["model", "k"])["exact_hit"]

@@ -153,13 +153,8 @@ def confidence_section(tables: Tables, pictures: str) -> list[str]:
         "calibration error of the first answer, `ece_if_calibrated` what so many queries show by luck where every "
         "probability is right, `nll` the cross-entropy in nats.",
         markdown(_calibration(tables.calibration)),
-        "Queries in the order of their margin, of their entropy after scaling"
-        + (
-            ", or of the agreement of the nearest prototypes"
-            if "agreement" in set(tables.confidence["measure"])
-            else ""
-        )
-        + ":",
+        "Queries answered in the order of confidence: the margin, the entropy after temperature scaling and, for a "
+        "bootstrap library, the share of single prototypes that agree with it:",
         markdown(tables.confidence),
         _picture(pictures, "reliability.png", "Reliability: the size of a dot is the share of the queries."),
     ]
