@@ -42,12 +42,28 @@ def test_one_cell_has_no_distance_within():
         e_distance(np.ones((1, 2)), np.ones((2, 2)))
 
 
-def test_profiles_and_their_similarity_by_hand():
+def test_profiles_by_hand():
+    """Within conditions the first dimension has deviations of 2, 2, 0, 0 and the second of 1, 1, 1, 1."""
+    cells = np.array([[8.0, 5.0, 1.0], [12.0, 7.0, 1.0], [11.0, 4.0, 2.0], [11.0, 6.0, 2.0]])
+    labels = np.array(["A", "A", "B", "B"], dtype=object)
+    found = mean_profiles(cells, labels, np.array(["A", "B"], dtype=object))
+    assert found == pytest.approx(np.array([[10 / 2**0.5, 6, 0], [11 / 2**0.5, 5, 0]]))
+
+
+def test_a_dimension_that_only_varies_more_does_not_decide():
+    """Conditions differ in the second dimension; the first varies a thousand times more in all of them."""
+    rng = np.random.default_rng(0)
+    conditions = np.array(["A", "B", "C"], dtype=object)
+    labels = np.repeat(conditions, 50)
+    cells = rng.normal(size=(150, 2)) * [1000, 1] + np.repeat([[0, 9.0], [0, 9.0], [0, -9.0]], 50, axis=0)
+    found = similarity(mean_profiles(cells, labels, conditions))
+    assert found[0, 1] > 0.95
+    assert found[0, 2] < -0.95
+
+
+def test_similarity_by_hand():
     """What all conditions share is taken out: A and B point one way, C the other."""
-    cells = np.array([[9.0, 5.0], [11.0, 7.0], [11.0, 5.0], [7.0, 3.0]])
-    labels = np.array(["A", "A", "B", "C"], dtype=object)
-    profiles = mean_profiles(cells, labels, np.array(["A", "B", "C"], dtype=object))
-    assert profiles.tolist() == [[10, 6], [11, 5], [7, 3]]
+    profiles = np.array([[10.0, 6.0], [11.0, 5.0], [7.0, 3.0]])
     x, y, _ = profiles - profiles.mean(axis=0)
     found = similarity(profiles)
     assert np.diag(found) == pytest.approx([1, 1, 1])

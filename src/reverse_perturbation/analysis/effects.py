@@ -30,8 +30,28 @@ def e_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def mean_profiles(cells: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> np.ndarray:
-    """Return float64 [n_conditions, d]: the mean of each condition's cells, float [n, d]."""
-    return np.array([cells[labels == name].mean(axis=0, dtype=np.float64) for name in conditions])
+    """Return each condition's mean, every dimension in units of its standard deviation within conditions.
+
+    In principal components as they are, the one or two that vary most decide every similarity.
+
+    Parameters
+    ----------
+    cells
+        float [n, d].
+    labels
+        Condition of each cell.
+    conditions
+        Those wanted, with all cells' labels among them.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 [n_conditions, d]; 0 in a dimension without variance within conditions.
+    """
+    place = {name: i for i, name in enumerate(conditions)}
+    means = np.array([cells[labels == name].mean(axis=0, dtype=np.float64) for name in conditions])
+    within = (cells - means[[place[name] for name in labels]]).std(axis=0)
+    return np.divide(means, within, out=np.zeros_like(means), where=within > 0)
 
 
 def similarity(profiles: np.ndarray) -> np.ndarray:

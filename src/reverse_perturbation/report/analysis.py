@@ -121,7 +121,7 @@ def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
     return [
         "## Errors",
         f"What first answers are to the truth, the first class that holds; profiles are similar where the cosine of "
-        f"their differences from the mean condition is {similar} or more. `chance` is of random answers; `enrichment`: "
+        f"their differences from the mean condition is {similar} or more (docs/protocol.md). `chance` is of random answers; `enrichment`: "
         "how much more often than among random wrong answers.",
         markdown(_classes(tables.confusions)),
         _picture(pictures, "errors.png", "What the first answers are to the truth."),
