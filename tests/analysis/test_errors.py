@@ -94,6 +94,8 @@ def test_groups_of_conditions_count_each_condition_the_same():
     )
     assert groups(facts)["strong effect"].tolist() == [True, False, False, False, True]
     assert groups(facts)["few cells"].tolist() == [True, True, True, False, False]
+    unknown = groups(facts.assign(e_distance=np.nan))
+    assert not (unknown["strong effect"] | unknown["weak effect"]).any()
     labels = np.array(["A+ctrl"] * 3 + ["C+ctrl"], dtype=object)
     scores = answered("A+ctrl", "A+ctrl", "A+ctrl", "D+ctrl")
     found = by_group(by_condition(scores, labels, CONDITIONS, RELATION), facts).set_index("group")

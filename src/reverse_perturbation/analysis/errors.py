@@ -101,7 +101,8 @@ def groups(facts: pd.DataFrame) -> dict[str, np.ndarray]:
     Parameters
     ----------
     facts
-        One row a condition: ``genes`` (perturbed), ``e_distance``, ``reference_cells``.
+        One row a condition: ``genes`` (perturbed), ``e_distance`` (NaN where there are no control cells),
+        ``reference_cells``.
     """
     strong = facts["e_distance"] > facts["e_distance"].median()
     many = facts["reference_cells"] > facts["reference_cells"].median()
@@ -109,7 +110,7 @@ def groups(facts: pd.DataFrame) -> dict[str, np.ndarray]:
         "single": facts["genes"] == 1,
         "double": facts["genes"] == 2,
         "strong effect": strong,
-        "weak effect": ~strong,
+        "weak effect": ~strong & facts["e_distance"].notna(),
         "many cells": many,
         "few cells": ~many,
     }

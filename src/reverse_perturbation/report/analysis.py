@@ -120,9 +120,9 @@ def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
     reached = tables.split_half[tables.split_half["averaged"] == "half"].set_index("condition")["exact_hit@1"]
     return [
         "## Errors",
-        f"What first answers are to the truth, the first class that holds; profiles are similar where the cosine of "
-        f"their differences from the mean condition is {similar} or more (docs/protocol.md). `chance` is of random answers; `enrichment`: "
-        "how much more often than among random wrong answers.",
+        "What first answers are to the truth, the first class that holds; profiles are similar where the cosine of "
+        f"their differences from the mean condition is {similar} or more (docs/protocol.md). `chance` is of random "
+        "answers; `enrichment`: how much more often than among random wrong answers.",
         markdown(_classes(tables.confusions)),
         _picture(pictures, "errors.png", "What the first answers are to the truth."),
         "By group, each condition counting the same; effects (E-distance to control) and cells are divided at the "
