@@ -104,13 +104,14 @@ def groups(facts: pd.DataFrame) -> dict[str, np.ndarray]:
         One row a condition: ``genes`` (perturbed), ``e_distance`` (NaN where there are no control cells),
         ``reference_cells``.
     """
-    strong = facts["e_distance"] > facts["e_distance"].median()
+    effect = facts["e_distance"]
+    strong = effect > effect.dropna().median()
     many = facts["reference_cells"] > facts["reference_cells"].median()
     found: Mapping[str, pd.Series] = {
         "single": facts["genes"] == 1,
         "double": facts["genes"] == 2,
         "strong effect": strong,
-        "weak effect": ~strong & facts["e_distance"].notna(),
+        "weak effect": ~strong & effect.notna(),
         "many cells": many,
         "few cells": ~many,
     }
