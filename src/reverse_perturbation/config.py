@@ -223,6 +223,16 @@ class Compare(Section):
     seed: Seed
 
 
+class Analysis(Section):
+    """Calibration, ceilings and error analysis."""
+
+    bins: Count
+    similar: Share
+    averaged: Annotated[list[Count], Field(min_length=1)]
+    draws: Count
+    seed: Seed
+
+
 class Targets(Section):
     """The success criteria of the specification."""
 
@@ -251,6 +261,7 @@ class Params(Section):
     query: Query
     evaluate: Evaluate
     compare: Compare
+    analysis: Analysis
     targets: Targets
 
     @field_validator("seeds")

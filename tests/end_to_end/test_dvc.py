@@ -70,14 +70,14 @@ def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("library.kind", "mean", {"evaluate", "evaluate_baselines"}),
-        ("query.kind", "pseudobulk", {"evaluate", "evaluate_baselines"}),
+        ("library.kind", "mean", {"evaluate", "evaluate_baselines", "analysis"}),
+        ("query.kind", "pseudobulk", {"evaluate", "evaluate_baselines", "analysis"}),
         ("targets.mrr", 0.5, {"compare"}),
         ("finetune.epochs", 3, {"finetune", "fuse"}),
         ("fusion.linear_learning_rate", 0.5, {"fuse"}),
         ("launcher", "python -W ignore -m", {"finetune", "fuse"}),
         ("scgpt.value_input", "binned", {"pretrain", "finetune", "fuse", "embed"}),
-        ("models", ["scgpt"], {"compare", "report"}),
+        ("models", ["scgpt"], {"compare", "analysis", "report"}),
         ("pca.components", 9, {"pca"}),
         ("split.query_fraction", 0.3, {"split"}),
         ("data.simulated.seed", 5, {"prepare"}),

@@ -60,6 +60,22 @@ def test_logistic_regression_finds_what_was_simulated(simulated):
     assert found["exact_hit@1"] > 1.5 * found["chance"]["exact_hit@1"]
 
 
+def test_the_analysis_has_every_model_and_agrees_with_its_metrics(simulated):
+    found = pd.read_csv(simulated / "results" / "analysis" / "confusions.csv").set_index(["run", "class"])["share"]
+    margins = pd.read_csv(simulated / "results" / "analysis" / "confidence.csv").set_index(["run", "measure"])
+    for name in MODELS:
+        assert found[name].sum() == pytest.approx(1, abs=1e-5)
+        assert found[name, "right"] == pytest.approx(metrics(simulated, name)["exact_hit@1"], abs=1e-6)
+        for measure in ("confidence_auc", "aurc", "confidence_roc_auc"):
+            value = margins.loc[(name, "margin"), measure]
+            assert value == pytest.approx(metrics(simulated, name)[measure], abs=1e-6)
+    few = metrics(simulated, "analysis")
+    assert set(few["calibration"]) == set(MODELS)
+    assert 0.5 < few["twin_cap_of_legacy_labels"]["exact_hit@1"] <= 1
+    reach = {name: row["exact_hit@1"] for name, row in few["split_half"].items()}
+    assert reach["1"] < reach["10"]
+
+
 def test_the_report_has_every_row_and_says_simulated(simulated):
     text = (simulated / "results" / "reports" / "report.md").read_text()
     assert "Simulated cells" in text

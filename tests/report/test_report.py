@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from reverse_perturbation.analysis import calibration, errors
+from reverse_perturbation.config import Params
 from reverse_perturbation.report import plots
 from reverse_perturbation.report.tables import markdown
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.compare import SHARED
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.stages import compare, report
+from reverse_perturbation.stages import analysis, compare, report
 from reverse_perturbation.storage import write_json
 from tests.end_to_end.pipeline import params
 
@@ -22,7 +24,20 @@ LABELS = np.repeat(CONDITIONS, 10)
 STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "fusion-0": 2.1, "fusion-1": 2.2}
 STRENGTH |= {"logreg-42": 2.0, "logreg_prior-42": 1.8, "pca-42": 0.2}
 TRAINED = ("scgpt", "fusion")
-PICTURES = ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
+PICTURES = ["reach.png", "errors.png", "by_effect.png", "reliability.png"]
+PICTURES += ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
+FACTS = pd.DataFrame(
+    {
+        "condition": CONDITIONS,
+        "genes": [2, 1, 1, 1],
+        "reference_cells": [40, 30, 20, 10],
+        "e_distance": [5.0, 0.1, -0.1, 2.0],
+    }
+)
+REACH = pd.DataFrame(
+    [(name, averaged, 0.25, 0.5, 8) for averaged in ("1", "10", "half") for name in CONDITIONS],
+    columns=["condition", "averaged", "exact_hit@1", "mrr", "groups"],
+)
 
 
 def proba(name: str) -> np.ndarray:
@@ -30,6 +45,23 @@ def proba(name: str) -> np.ndarray:
     logits = rng.normal(size=(40, 4)) + STRENGTH[name] * (LABELS[:, None] == CONDITIONS)
     logits[:, 3] -= 20 if name == "scgpt-0" else 0  # which never answers with the last condition
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def analyse(folder, names):
+    """Write what the stage analysis would have."""
+    config = Params.model_validate(params()).analysis
+    rows = {}
+    for name in names:
+        scores = Scores.load(folder / "scores" / f"{name}.npz")
+        found = calibration.tables(scores, scores, "classifier", config)
+        found |= errors.tables(scores, FACTS, np.eye(4), config.similar)
+        for table, frame in found.items():
+            rows.setdefault(table, []).append(frame.assign(run=name))
+    tables = {name: pd.concat(frames) for name, frames in rows.items()} | {"facts": FACTS, "split_half": REACH}
+    (folder / "analysis").mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / "analysis" / f"{name}.csv", index=False)
+    write_json(folder / "metrics" / "analysis.json", analysis.summary(tables, {"exact_hit@1": 0.875, "mrr": 0.9375}))
 
 
 def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, training=True, models=TRAINED):
@@ -69,10 +101,20 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
             pd.DataFrame({"step": [0, 1], name: [1e-3, 0.0]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
     with (folder / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(params(seeds=list(seeds), models=list(models)), file)
+    analyse(folder, names)
     shared = ["--params", folder / "params.yaml", "--metrics", folder / "metrics", "--scores", folder / "scores"]
     shared += ["--baselines", "logreg", "logreg_prior", "pca"]
     compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
-    places = ["--grid", folder / "grid", "--training", folder / "training", "--plots", folder / "plots" / "models"]
+    places = [
+        "--grid",
+        folder / "grid",
+        "--analysis",
+        folder / "analysis",
+        "--training",
+        folder / "training",
+        "--plots",
+        folder / "plots" / "models",
+    ]
     report.main([*map(str, shared + places), "--output", str(folder / "results" / "report.md")])
     return (folder / "results" / "report.md").read_text()
 
@@ -182,6 +224,53 @@ def test_pictures_are_found_from_the_report_and_come_out_the_same_again(simulate
         assert content == (tmp_path / "results" / link).resolve().read_bytes()
 
 
+def test_ceilings_and_conditions_that_leave_no_trace(simulated):
+    _, text = simulated
+    section = text.split("## What could be reached")[1].split("\n## ")[0]
+    assert "exact_hit@1 0.875 and mrr 0.938" in section
+    assert "in most draws: A+B, A+ctrl, B+ctrl, D+ctrl." in section
+    reach = table(text, "What could be reached")
+    assert reach["cells averaged"].tolist() == ["1", "10", "half"]
+    assert reach["conditions"].tolist() == ["4"] * 3
+
+
+def test_errors_are_means_over_seeds_and_add_up(simulated):
+    _, text = simulated
+    classes = table(text, "Errors").set_index("class")
+    assert list(classes.index) == ["right", "shares a gene", "unrelated"]  # no twins here, and no similar profiles
+    for model in ("scgpt", "fusion", "logreg", "pca"):
+        assert sum(map(float, classes[model])) == pytest.approx(1, abs=2e-3)
+    hits = [metrics.compute(proba(f"scgpt-{seed}"), LABELS, CONDITIONS)["exact_hit@1"] for seed in (0, 1)]
+    assert classes.loc["right", "scgpt"] == f"{np.mean(hits):.3f}"
+    assert classes.loc["right", "chance"] == "0.250"
+    by_group = table(text, "Errors", 1).set_index("group")
+    assert by_group.loc[["single", "double"], "conditions"].tolist() == ["3", "1"]
+    # Each condition has ten queries, so the groups' means give the whole.
+    whole = (3 * float(by_group.loc["single", "exact_hit@1 scgpt"]) + float(by_group.loc["double"].iloc[1])) / 4
+    assert whole == pytest.approx(np.mean(hits), abs=2e-3)
+    hardest = table(text, "Errors", 2)
+    assert hardest["condition"].iloc[0] == "D+ctrl"  # which the first seed never answers
+    assert set(hardest["which is"]) <= {"shares a gene", "unrelated"}
+
+
+def test_confidence_has_every_model(simulated):
+    _, text = simulated
+    models = ["scgpt", "fusion", "logreg", "logreg_prior", "pca"]
+    assert table(text, "Confidence")["model"].tolist() == models
+    by_margin = table(text, "Confidence", 1).set_index(["model", "measure"])
+    found = metrics.compute(proba("pca-42"), LABELS, CONDITIONS)
+    for name in ("confidence_auc", "aurc", "confidence_roc_auc"):
+        assert by_margin.loc[("pca", "margin"), name] == f"{found[name]:.3f}"
+
+
+def test_the_gap_to_every_baseline(simulated):
+    _, text = simulated
+    found = table(text, "The gap to the tuned logistic regression", 2).set_index(["model", "minus", "metric"])
+    assert {minus for _, minus, _ in found.index} == {"logreg", "logreg_prior", "pca"}
+    row = found.loc[("scgpt", "pca", "mrr")]
+    assert float(row["low, seeds too"]) < float(row["gap"]) < float(row["high, seeds too"])
+
+
 def test_rows_for_dvc_plots(simulated):
     folder = simulated[0] / "plots" / "models"
     hits = pd.read_csv(folder / "hit_at_k.csv").set_index(["model", "k"])["exact_hit"]
@@ -214,12 +303,22 @@ def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_pa
         assert np.diag(matrix).mean() == pytest.approx(hit)
 
 
-@pytest.mark.parametrize("missing", ["metrics/comparison.json", "metrics/pca-42.json", "scores/scgpt-1.npz"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "metrics/comparison.json",
+        "metrics/pca-42.json",
+        "metrics/analysis.json",
+        "analysis/facts.csv",
+        "scores/scgpt-1.npz",
+    ],
+)
 def test_a_missing_file_ends_with_one_line(simulated, tmp_path, capsys, missing):
     make(tmp_path)
     (tmp_path / missing).unlink()
     capsys.readouterr()
     arguments = ["--params", "params.yaml", "--metrics", "metrics", "--scores", "scores", "--grid", "grid"]
+    arguments += ["--analysis", "analysis"]
     arguments += ["--training", "training", "--plots", "plots", "--output", "again.md"]
     arguments = [each if each.startswith("--") else str(tmp_path / each) for each in arguments]
     with pytest.raises(SystemExit) as stopped:

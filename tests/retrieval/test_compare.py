@@ -233,3 +233,22 @@ def test_the_inputs_are_left_alone():
     before = copy.deepcopy([each.metrics for each in [*ours, *theirs.values()]])
     compare(trained(ours), theirs, CONFIG, TARGETS)
     assert [each.metrics for each in [*ours, *theirs.values()]] == before
+
+
+def test_the_gap_to_every_baseline_with_both_kinds_of_luck():
+    found = compare(trained(scgpt()), baselines(), CONFIG, TARGETS)
+    assert set(found["gaps"]) == set(found["fusion_gaps"]) == {"logreg", "pca"}
+    to_pca = found["gaps"]["pca"]["exact_hit@1"]
+    assert to_pca["mean"] == pytest.approx(0.625)
+    assert to_pca["over_seeds"]["mean"] == pytest.approx(0.625)
+    assert to_pca["over_seeds"]["std"] == pytest.approx(0.25 / 2**0.5)
+    to_logreg = found["gaps"]["logreg"]["mrr"]
+    assert {end: to_logreg[end] for end in ("low", "high")} == found["interval"]["mrr"]
+    # The worse seed twice and the worse query of A twice, with that of B twice (1 of 64) or once (2 of 64).
+    assert to_logreg["with_seeds"]["low"] == pytest.approx((2 * -1 / 2 - 1 / 6) / 4)
+    assert to_logreg["with_seeds"]["high"] == pytest.approx(0)
+
+
+def test_one_seed_has_a_gap_but_no_spread():
+    found = compare(trained(scgpt()[:1]), baselines(), CONFIG, TARGETS)
+    assert set(found["gaps"]["logreg"]["mrr"]) == {"mean", "low", "high"}

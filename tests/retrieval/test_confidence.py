@@ -11,6 +11,7 @@ from reverse_perturbation.retrieval.confidence import (
     COVERAGES,
     accuracy_at_coverages,
     aurc,
+    certainty,
     confidence_auc,
     coverage_curve,
     margin,
@@ -99,3 +100,17 @@ def test_full_coverage_is_plain_accuracy(case):
 def test_every_query_needs_an_outcome():
     with pytest.raises(ValueError, match="3 queries have scores and 2 an outcome"):
         aurc(with_margins([0.1, 0.2, 0.3]), np.array([1, 0]))
+
+
+def test_certainty_by_hand():
+    found = certainty(np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
+    assert found == pytest.approx([0, -np.log(2), -np.log(3)])
+
+
+@given(cases)
+def test_another_confidence_takes_the_place_of_the_margin(case):
+    """Given the margins of other scores, the values are those of the other scores."""
+    margins, correct = [m for m, _ in case], np.array([c for _, c in case], dtype=float)
+    other, own = with_margins(margins), with_margins(margins[::-1])
+    for measure in (aurc, confidence_auc, roc_auc):
+        assert measure(own, correct, margin(other)) == measure(other, correct)

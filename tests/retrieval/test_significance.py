@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from reverse_perturbation.retrieval import significance
-from reverse_perturbation.retrieval.significance import Gap, over_seeds, paired_bootstrap
+from reverse_perturbation.retrieval.significance import Gap, over_seeds, paired_bootstrap, paired_bootstrap_with_seeds
 
 
 @pytest.fixture
@@ -89,3 +89,36 @@ def test_seeds_by_hand():
     assert [found.low, found.high] == pytest.approx([0.3 - 1.2706, 0.3 + 1.2706], abs=1e-4)
     with pytest.raises(ValueError, match="at least two"):
         over_seeds(np.array([0.3]))
+
+
+def test_with_seeds_drawn_again_the_interval_holds_their_difference(case):
+    """Queries that all agree leave the seeds alone: with gaps of 0 and 1, a quarter of the samples is at either end."""
+    _, b, strata = case
+    gap = paired_bootstrap_with_seeds(np.array([b, b + 1]), b, strata, draws=400, seed=0)
+    assert [gap.mean, gap.low, gap.high] == pytest.approx([0.5, 0, 1])
+
+
+def test_with_seeds_that_agree_the_interval_is_that_of_the_queries(case):
+    a, b, strata = case
+    alone = paired_bootstrap(a, b, strata, draws=4000, seed=0)
+    both = paired_bootstrap_with_seeds(np.array([a, a, a]), b, strata, draws=4000, seed=0)
+    assert both.mean == pytest.approx(alone.mean)
+    assert [both.low, both.high] == pytest.approx([alone.low, alone.high], abs=0.004)
+
+
+def test_the_variances_of_seeds_and_queries_add_up(case):
+    """Of n seeds a bootstrap finds the share (n - 1) / n of the variance of their mean."""
+    a, b, strata = case
+    offsets = np.array([-0.06, -0.02, 0.03, 0.05])
+    both = paired_bootstrap_with_seeds(a + offsets[:, None], b, strata, draws=8000, seed=0)
+    alone = paired_bootstrap(a, b, strata, draws=8000, seed=0)
+    half = np.hypot((alone.high - alone.low) / 2, 1.96 * offsets.std() / 2)
+    assert (both.high - both.low) / 2 == pytest.approx(half, rel=0.04)
+
+
+def test_one_seed_cannot_be_drawn_again(case):
+    a, b, strata = case
+    with pytest.raises(ValueError, match="1 seeds"):
+        paired_bootstrap_with_seeds(a[None], b, strata, draws=10, seed=0)
+    with pytest.raises(ValueError, match="260, 259 and 260"):
+        paired_bootstrap_with_seeds(np.array([a, a]), b[1:], strata, draws=10, seed=0)

@@ -45,6 +45,89 @@ def coverage_curves(rows: pd.DataFrame, path: str | Path, title: str) -> None:
     _save(figure, path)
 
 
+def reliability(rows: pd.DataFrame, path: str | Path, title: str) -> None:
+    """Draw how often first answers are right over how probable they were said to be, before and after tempering.
+
+    Rows have model, when (before, after), confidence, accuracy, queries; the size of a dot is the share of queries.
+    """
+    figure, axes = _figure(2, title, sharey=True)
+    for axis, when in zip(axes, ("before", "after"), strict=True):
+        axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="calibrated")
+        for model, found in rows[rows["when"] == when].groupby("model", sort=False):
+            (line,) = axis.plot(found["confidence"], found["accuracy"], linewidth=1, label=model)
+            size = 200 * found["queries"] / found["queries"].sum()
+            axis.scatter(found["confidence"], found["accuracy"], s=size, color=line.get_color(), alpha=0.6)
+        axis.set(
+            xlabel="probability of the first answer", title=f"{when} temperature scaling", xlim=(0, 1), ylim=(0, 1)
+        )
+    axes[0].set_ylabel("share that is right")
+    _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
+    _save(figure, path)
+
+
+def error_classes(rows: pd.DataFrame, path: str | Path, title: str) -> None:
+    """Draw what the answers are to the truth, a bar a model; rows have model, class, share, in the order to draw."""
+    table = rows.pivot_table(index="model", columns="class", values="share", sort=False)
+    hues = {"right": "#1b7837", "twin": "#7fbf7b", "shares a gene": "#fdb863", "similar profile": "#b2abd2"}
+    figure, axes = _figure(1, title, width=6.4, height=1.6 + 0.3 * len(table))
+    left = np.zeros(len(table))
+    for name in table.columns:
+        axes[0].barh(range(len(table)), table[name], left=left, color=hues.get(name, "0.8"), label=name)
+        left += table[name].to_numpy()
+    axes[0].set_yticks(range(len(table)), table.index)
+    axes[0].invert_yaxis()
+    axes[0].set(xlabel="share of the first answers", xlim=(0, 1))
+    _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
+    _save(figure, path)
+
+
+def by_effect(rows: pd.DataFrame, path: str | Path, title: str) -> None:
+    """Draw each condition's hit@1 over the strength of its effect, a panel a model.
+
+    Rows have model, condition, e_distance, reference_cells, genes, exact_hit@1.
+    """
+    models = list(dict.fromkeys(rows["model"]))
+    figure, axes = _figure(len(models), title, width=3.2, sharey=True)
+    for axis, model in zip(axes, models, strict=True):
+        own = rows[rows["model"] == model]
+        for genes, name in ((1, "single"), (2, "double")):
+            found = own[own["genes"] == genes]
+            axis.scatter(
+                found["e_distance"], found["exact_hit@1"], s=found["reference_cells"] / 4, alpha=0.6, label=name
+            )
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set(xlabel="E-distance to control", title=model, ylim=(-0.03, 1.03))
+    axes[0].set_ylabel("exact_hit@1 of the condition")
+    _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
+    _save(figure, path)
+
+
+def reach(rows: pd.DataFrame, chance: float, path: str | Path, title: str) -> None:
+    """Draw how well half of the cells retrieves means of cells of the other half.
+
+    Rows have condition, averaged, exact_hit@1; one thin line a condition, in bold the mean of those with cells enough.
+    """
+    figure, axes = _figure(1, title, width=5.6)
+    numbered = rows[rows["averaged"] != "half"].assign(cells=lambda found: found["averaged"].astype(int))
+    for _, found in numbered.groupby("condition"):
+        axes[0].plot(found["cells"], found["exact_hit@1"], color="C0", alpha=0.15, linewidth=0.8)
+    # The same conditions at each number of cells, or the mean would move with who is left.
+    sizes = numbered.groupby("cells")["condition"].nunique()
+    for least, style in zip(sorted(set(sizes), reverse=True)[:2], ("-", "--"), strict=False):
+        members = numbered.loc[numbered["cells"].isin(sizes.index[sizes == least]), "condition"].unique()
+        kept = numbered[numbered["condition"].isin(members) & numbered["cells"].isin(sizes.index[sizes >= least])]
+        mean = kept.groupby("cells")["exact_hit@1"].mean()
+        axes[0].plot(mean.index, mean, color="C0", marker=".", linestyle=style, label=f"mean of {least} conditions")
+    axes[0].axhline(chance, color="0.6", linestyle=":", label="chance")
+    axes[0].set_xscale("log")
+    ticks = sorted(set(numbered["cells"]))
+    axes[0].set_xticks(ticks, map(str, ticks))
+    axes[0].minorticks_off()
+    axes[0].set(xlabel="cells averaged", ylabel="exact_hit@1", ylim=(-0.03, 1.03))
+    _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
+    _save(figure, path)
+
+
 def confusion(matrices: Mapping[str, pd.DataFrame], path: str | Path, title: str) -> None:
     """Draw, for each model, the share of each condition's queries (rows) answered with each condition (columns).
 

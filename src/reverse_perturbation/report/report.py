@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reverse_perturbation.check import MEANING
+from reverse_perturbation.report.analysis import Tables, ceilings_section, confidence_section, errors_section
 from reverse_perturbation.report.tables import gaps_table, markdown, models_table, slice_of, targets_table
 from reverse_perturbation.retrieval.compare import TRAINED
 
@@ -38,7 +39,14 @@ PLOTS = {
 }
 
 
-def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]], grid: pd.DataFrame, plots: str) -> str:
+def report(
+    comparison: Mapping[str, Any],
+    runs: Mapping[str, Mapping[str, Any]],
+    grid: pd.DataFrame,
+    analysis: Tables,
+    similar: float,
+    plots: str,
+) -> str:
     """Write the report as Markdown.
 
     Parameters
@@ -49,6 +57,10 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         Name of each metrics file -> its content.
     grid
         Every setting of every model: model, ranking, query, labels and the metrics.
+    analysis
+        Of the stage analysis.
+    similar
+        From which cosine on profiles were called similar.
     plots
         Relative path of the folder with the pictures.
     """
@@ -70,6 +82,10 @@ def report(comparison: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]],
         PSEUDOBULK if about["query"] == "pseudobulk" else "",
         markdown(gaps_table(comparison)),
         *_over_seeds(comparison),
+        *_other_gaps(comparison),
+        *ceilings_section(analysis, plots),
+        *errors_section(analysis, plots, similar),
+        *confidence_section(analysis, plots),
         "## Every model and seed",
         "`ranking` says what orders the conditions: a classifier's probabilities, or cosine similarity to a library. "
         f"{WHAT_THE_BASELINES_ARE} "
@@ -104,6 +120,24 @@ def _over_seeds(comparison: Mapping[str, Any]) -> list[str]:
                 for name, of in comparison[model]["seeds"].items()
             ]
         ),
+    ]
+
+
+def _other_gaps(comparison: Mapping[str, Any]) -> list[str]:
+    rows = [
+        {"model": model, "minus": baseline, "metric": name, "gap": gap["mean"], "95 % low": gap["low"]}
+        | {"95 % high": gap["high"]}
+        | {f"{end}, seeds too": gap["with_seeds"][end] if "with_seeds" in gap else None for end in ("low", "high")}
+        for model, prefix in TRAINED.items()
+        if model in comparison
+        for baseline, gaps in comparison[f"{prefix}gaps"].items()
+        for name, gap in gaps.items()
+        if name == "mrr" or baseline == "logreg"
+    ]
+    return [
+        "The gap to every baseline, in mrr; the last two columns are the interval where training seeds are drawn again "
+        "as well as queries, which with few seeds is still too narrow:",
+        markdown(rows),
     ]
 
 

@@ -11,7 +11,7 @@ from reverse_perturbation.config import Compare, Targets
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.retrieval.significance import over_seeds, paired_bootstrap
+from reverse_perturbation.retrieval.significance import over_seeds, paired_bootstrap, paired_bootstrap_with_seeds
 from reverse_perturbation.storage import read_json
 
 # What must be the same in the metrics files of models that are compared.
@@ -109,8 +109,10 @@ def compare(
         ``scgpt``, ``fusion`` if given, and each baseline (metrics; for the first two the mean over seeds, ``std``, and
         with at least two seeds ``seeds``: mean, std, and the 95 % interval of the mean, ``low`` and ``high``, of the
         tested metrics), ``gap`` (scGPT minus logreg), ``interval`` (95 %, of the gap over paired queries), ``ratio``
-        (None where logreg has 0), the same of fusion as ``fusion_gap``, ``fusion_interval`` and ``fusion_ratio``,
-        ``targets``, ``provenance``.
+        (None where logreg has 0), ``gaps`` (to every baseline, for each tested metric: ``mean``, ``low`` and ``high``
+        over queries, and with at least two seeds ``over_seeds``: mean, std, low and high, and ``with_seeds``: low and
+        high where seeds and queries are drawn again), the same of fusion as ``fusion_gap``, ``fusion_interval``,
+        ``fusion_ratio`` and ``fusion_gaps``, ``targets``, ``provenance``.
 
     Raises
     ------
@@ -135,8 +137,13 @@ def compare(
     for name in trained:
         prefix = TRAINED[name]
         gaps[f"{prefix}gap"] = {m: rows[name][m] - base[m] for m in COMPARED}
-        gaps[f"{prefix}interval"] = {m: _interval(m, trained[name], logreg, config) for m in TESTED}
         gaps[f"{prefix}ratio"] = {m: rows[name][m] / base[m] if base[m] else None for m in COMPARED}
+        gaps[f"{prefix}gaps"] = {
+            baseline: {m: _against(m, trained[name], run, config) for m in TESTED}
+            for baseline, run in baselines.items()
+        }
+        to_logreg = gaps[f"{prefix}gaps"]["logreg"]
+        gaps[f"{prefix}interval"] = {m: {end: to_logreg[m][end] for end in ("low", "high")} for m in TESTED}
     provenance = logreg.metrics["provenance"]
     return {
         **rows,
@@ -173,11 +180,19 @@ def _over_runs(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _interval(metric: str, runs: list[Run], logreg: Run, config: Compare) -> dict[str, float]:
-    ours = np.mean([metrics.per_query(metric, *_parts(run)) for run in runs], axis=0)
-    theirs = metrics.per_query(metric, *_parts(logreg))
-    gap = paired_bootstrap(ours, theirs, logreg.scores.labels, draws=config.draws, seed=config.seed)
-    return {"low": gap.low, "high": gap.high}
+def _against(metric: str, runs: list[Run], other: Run, config: Compare) -> dict[str, Any]:
+    ours, theirs, labels = _per_query(metric, runs), _per_query(metric, [other])[0], other.scores.labels
+    found = asdict(paired_bootstrap(ours.mean(axis=0), theirs, labels, **config.model_dump()))
+    if len(runs) < 2:
+        return found
+    gaps = np.array([run.metrics[metric] - other.metrics[metric] for run in runs])
+    both = paired_bootstrap_with_seeds(ours, theirs, labels, **config.model_dump())
+    return found | {"over_seeds": asdict(over_seeds(gaps)), "with_seeds": {"low": both.low, "high": both.high}}
+
+
+def _per_query(metric: str, runs: list[Run]) -> np.ndarray:
+    """float64 [n_runs, n_queries]."""
+    return np.array([metrics.per_query(metric, *_parts(run)) for run in runs])
 
 
 def _parts(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,13 +1,14 @@
 """How well a model knows when it is right.
 
-Confidence is the margin: the highest score of a query minus the second highest. Scores are taken as they are:
-probabilities and their logarithms rank conditions alike but order queries differently. Where several queries
-have the same margin, any order of them is as good and each stands for the mean of the group, so that nothing
-here depends on the order of the queries.
+Confidence is the margin, unless another one is given: the highest score of a query minus the second highest. Scores
+are taken as they are: probabilities and their logarithms rank conditions alike but order queries differently. Where
+several queries are as confident, any order of them is as good and each stands for the mean of the group, so that
+nothing here depends on the order of the queries.
 """
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 from sklearn.metrics import roc_auc_score
 
 COVERAGES = np.linspace(0.05, 1.0, 20)
@@ -33,7 +34,19 @@ def margin(scores: np.ndarray) -> np.ndarray:
     return result
 
 
-def accuracy_at_coverages(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
+def certainty(probabilities: np.ndarray) -> np.ndarray:
+    """Return float [n]: the entropy of each query's probabilities, in nats, taken negative: 0 is sure.
+
+    Parameters
+    ----------
+    probabilities
+        float [n, n_conditions], rows that add up to 1.
+    """
+    result: np.ndarray = -entr(probabilities).sum(axis=1)
+    return result
+
+
+def accuracy_at_coverages(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
     """Return float64 [20]: accuracy among the most confident 5 %, 10 %, ... 100 % of the queries.
 
     Parameters
@@ -42,37 +55,39 @@ def accuracy_at_coverages(scores: np.ndarray, correct: np.ndarray) -> np.ndarray
         float [n, n_conditions].
     correct
         float [n]: exact_hit@1 of each query, a share where scores tie.
+    confidence
+        float [n], higher is surer; the margin where none is given.
 
     Notes
     -----
     ``max(1, int(coverage * n))`` queries are answered, as in the earlier project; rounding errors in the coverages
     included, so of 40 queries 19 are answered at 0.5.
     """
-    running = _running_accuracy(scores, correct)
+    running = _running_accuracy(scores, correct, confidence)
     answered = np.maximum(1, (COVERAGES * len(running)).astype(int))
     result: np.ndarray = running[answered - 1]
     return result
 
 
-def confidence_auc(scores: np.ndarray, correct: np.ndarray) -> float:
+def confidence_auc(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None = None) -> float:
     """Return the trapezoid under accuracy over coverage 0.05 to 1.0; at most 0.95 (the earlier project's)."""
-    return float(np.trapezoid(accuracy_at_coverages(scores, correct), COVERAGES))
+    return float(np.trapezoid(accuracy_at_coverages(scores, correct, confidence), COVERAGES))
 
 
-def coverage_curve(scores: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
+def coverage_curve(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None = None) -> pd.DataFrame:
     """Return columns coverage and accuracy, 20 rows."""
-    return pd.DataFrame({"coverage": COVERAGES, "accuracy": accuracy_at_coverages(scores, correct)})
+    return pd.DataFrame({"coverage": COVERAGES, "accuracy": accuracy_at_coverages(scores, correct, confidence)})
 
 
-def aurc(scores: np.ndarray, correct: np.ndarray) -> float:
+def aurc(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None = None) -> float:
     """Return the error among the most confident i queries, averaged over i = 1 ... n; lower is better.
 
     The area under the risk-coverage curve (Geifman and El-Yaniv 2017, doi:10.48550/arXiv.1705.08500).
     """
-    return float(1 - _running_accuracy(scores, correct).mean())
+    return float(1 - _running_accuracy(scores, correct, confidence).mean())
 
 
-def roc_auc(scores: np.ndarray, correct: np.ndarray) -> float:
+def roc_auc(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None = None) -> float:
     """Return how likely a right answer has a larger margin than a wrong one, equal margins counting half.
 
     A query whose best scores tie counts as right by its share and as wrong by the rest. Where all answers are
@@ -81,17 +96,18 @@ def roc_auc(scores: np.ndarray, correct: np.ndarray) -> float:
     correct = np.asarray(correct, dtype=np.float64)
     if correct.sum() in (0, len(correct)):
         return 0.5
-    confidence = margin(scores)
+    ordered_by = margin(scores) if confidence is None else confidence
     outcome = np.repeat([1, 0], len(correct))
     weight = np.concatenate([correct, 1 - correct])
-    return float(roc_auc_score(outcome, np.tile(confidence, 2), sample_weight=weight))
+    return float(roc_auc_score(outcome, np.tile(ordered_by, 2), sample_weight=weight))
 
 
-def _running_accuracy(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
+def _running_accuracy(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
     """Accuracy among the i most confident queries, for i = 1 ... n."""
     if len(scores) != len(correct):
         raise ValueError(f"{len(scores)} queries have scores and {len(correct)} an outcome")
-    _, group, size = np.unique(-margin(scores), return_inverse=True, return_counts=True)
+    ordered_by = margin(scores) if confidence is None else confidence
+    _, group, size = np.unique(-ordered_by, return_inverse=True, return_counts=True)
     expected = np.repeat(np.bincount(group, weights=correct) / size, size)
     result: np.ndarray = np.cumsum(expected) / np.arange(1, len(expected) + 1)
     return result

@@ -11,7 +11,7 @@ import pandas as pd
 
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.report import plots
+from reverse_perturbation.report import analysis, plots
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
 from reverse_perturbation.retrieval.compare import Run
@@ -32,7 +32,8 @@ def report(args: argparse.Namespace, params: Params) -> None:
     grid = pd.concat(
         pd.read_csv(Path(args.grid) / f"{name}.csv").assign(model=name.rsplit("-", 1)[0]) for name in names
     )
-    comparison = _read_comparison(Path(args.metrics) / "comparison.json")
+    comparison = _read(args.metrics, "comparison", "compare")
+    tables = analysis.Tables.load(args.analysis, _read(args.metrics, "analysis", "analysis"))
     title = slice_of(comparison["provenance"])
     folder = Path(args.plots)
 
@@ -51,14 +52,15 @@ def report(args: argparse.Namespace, params: Params) -> None:
     write_text(folder / "confusion.csv", answered[names[0]].to_csv(index=False, lineterminator="\n"))
 
     plots.hit_curves(hits, len(scores[names[0]].conditions), folder / "hit_at_k.png", title)
-    plots.coverage_curves(coverage, folder / "coverage.png", title)
+    plots.coverage_curves(_overlaid(coverage), folder / "coverage.png", title)
     conditions = sorted(scores[names[0]].conditions)
     shares = {name: _shares(frame, conditions) for name, frame in answered.items()}
     plots.confusion(shares, folder / "confusion.png", title)
     curves = {name: _curves(Path(args.training) / name) for name in trained}
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
+    analysis.draw(tables, 1 / len(conditions), folder, title)
     pictures = Path(os.path.relpath(folder, Path(args.output).parent)).as_posix()
-    write_text(args.output, write_report(comparison, runs, grid, pictures))
+    write_text(args.output, write_report(comparison, runs, grid, tables, params.analysis.similar, pictures))
     print(f"report: {args.output}")
 
 
@@ -73,9 +75,17 @@ def _shares(answers: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
     return table.reindex(index=conditions, columns=conditions, fill_value=0.0)
 
 
-def _read_comparison(path: Path) -> dict[str, Any]:
+def _overlaid(coverage: pd.DataFrame) -> pd.DataFrame:
+    """Average the curves of a model over its training seeds and keep those that are compared."""
+    model = coverage["model"].str.rsplit("-", n=1).str[0]
+    mean = coverage.assign(model=model).groupby(["model", "coverage"], sort=False)["accuracy"].mean().reset_index()
+    return mean[mean["model"].isin(analysis.OVERLAID)]
+
+
+def _read(folder: str, name: str, stage: str) -> dict[str, Any]:
+    path = Path(folder) / f"{name}.json"
     if not path.exists():
-        raise InputError(f"{path}: no such file; run `dvc repro compare` to make it")
+        raise InputError(f"{path}: no such file; run `dvc repro {stage}` to make it")
     content: dict[str, Any] = read_json(path)
     return content
 
@@ -93,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--metrics", required=True, help="folder of the metrics files")
     arguments.add_argument("--scores", required=True, help="folder of the score files")
     arguments.add_argument("--grid", required=True, help="folder of the grids")
+    arguments.add_argument("--analysis", required=True, help="folder of the tables of the stage analysis")
     arguments.add_argument("--training", required=True, help="folder of the training curves")
     arguments.add_argument("--baselines", required=True, nargs="+", help="names of the baselines")
     arguments.add_argument("--plots", required=True, help="folder for pictures and plot rows")

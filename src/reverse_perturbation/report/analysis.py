@@ -1,0 +1,188 @@
+"""The report's sections on errors, confidence and ceilings, from the tables of the stage analysis."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.report import plots
+from reverse_perturbation.report.tables import markdown
+
+TABLES = ("confidence", "calibration", "reliability", "conditions", "groups", "confusions", "facts", "split_half")
+OVERLAID = ("scgpt", "fusion", "logreg", "pca")
+HARDEST = 10
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the stage analysis found; in the tables of models, runs have been averaged over training seeds.
+
+    Attributes
+    ----------
+    confidence, calibration, reliability, conditions, groups, confusions
+        Columns as analysis/calibration.py and analysis/errors.py give them, and ``model``.
+    facts, split_half
+        Of the conditions, whichever the model.
+    metrics
+        Content of metrics/analysis.json.
+    """
+
+    confidence: pd.DataFrame
+    calibration: pd.DataFrame
+    reliability: pd.DataFrame
+    conditions: pd.DataFrame
+    groups: pd.DataFrame
+    confusions: pd.DataFrame
+    facts: pd.DataFrame
+    split_half: pd.DataFrame
+    metrics: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path, metrics: Mapping[str, Any]) -> "Tables":
+        """Read the tables.
+
+        Raises
+        ------
+        InputError
+            If one is missing.
+        """
+        found = {}
+        for name in TABLES:
+            path = Path(folder) / f"{name}.csv"
+            if not path.exists():
+                raise InputError(f"{path}: no such file; run `dvc repro analysis` to make it")
+            table = pd.read_csv(path, dtype={"averaged": str}, keep_default_na=False, na_values=[""])
+            found[name] = _over_seeds(table, KEYS[name]) if "run" in table else table
+        return cls(**found, metrics=metrics)
+
+
+# What tells rows of one run apart.
+KEYS: dict[str, list[str]] = {
+    "confidence": ["measure"],
+    "calibration": ["ranking"],
+    "reliability": ["when", "bin"],
+    "conditions": ["condition"],
+    "groups": ["group"],
+    "confusions": ["class"],
+}
+
+
+def _over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Average over the runs of a model; of what is text, such as the usual mistake, the first seed's is kept."""
+    named = table.assign(model=table["run"].str.rsplit("-", n=1).str[0]).drop(columns="run")
+    rest = [column for column in named if column not in {"model", *keys}]
+    how = {column: "mean" if pd.api.types.is_numeric_dtype(named[column]) else "first" for column in rest}
+    return named.groupby(["model", *keys], sort=False).agg(how).reset_index()
+
+
+def draw(tables: Tables, chance: float, folder: Path, title: str) -> None:
+    """Draw reliability, classes of errors, hits over effects, and the split-half ceiling."""
+    overlaid = tables.reliability[tables.reliability["model"].isin(OVERLAID)]
+    plots.reliability(overlaid, folder / "reliability.png", title)
+    plots.error_classes(tables.confusions[tables.confusions["chance"] > 0], folder / "errors.png", title)
+    rows = tables.conditions.merge(tables.facts, on="condition")
+    plots.by_effect(rows[rows["model"].isin(OVERLAID)], folder / "by_effect.png", title)
+    plots.reach(tables.split_half, chance, folder / "reach.png", title)
+
+
+def ceilings_section(tables: Tables, pictures: str) -> list[str]:
+    """What could be reached."""
+    cap = tables.metrics["twin_cap_of_legacy_labels"]
+    overall = [
+        {"cells averaged": name} | {key: row[key] for key in ("exact_hit@1", "mrr")} | {"conditions": row["conditions"]}
+        for name, row in tables.metrics["split_half"].items()
+    ]
+    half = tables.split_half[tables.split_half["averaged"] == "half"]
+    weak = half[half["exact_hit@1"] < 0.5].sort_values("exact_hit@1")["condition"]
+    return [
+        "## What could be reached",
+        f"**Twins.** With legacy labels, one who always knows the perturbation but not the order of its name has "
+        f"exact_hit@1 {cap['exact_hit@1']:.3f} and mrr {cap['mrr']:.3f}. With canonical labels the cap is 1.",
+        "**Split half.** How well half of the reference cells retrieves means of cells of the other half, by linear "
+        "discriminants of the principal components; the mean over conditions (`half`: all cells of the half). It says "
+        "what replicates of this size support in this space, and is no bound for a model that has all reference cells "
+        "or another space (docs/protocol.md). Rows of fewer conditions are not to be compared with the others.",
+        markdown(overall),
+        f"Not retrieved by half of their cells in most draws: {', '.join(weak) or 'no condition'}.",
+        _picture(pictures, "reach.png", "Split half: exact_hit@1 over the number of cells averaged."),
+    ]
+
+
+def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
+    """Which errors there are, and where."""
+    logreg = tables.conditions[tables.conditions["model"] == "logreg"].merge(tables.facts, on="condition")
+    first = tables.conditions[tables.conditions["model"] == "scgpt"]
+    hardest = first.merge(tables.facts, on="condition").sort_values(["exact_hit@1", "mrr"]).head(HARDEST)
+    shown = ["condition", "reference_cells", "e_distance", "queries", "exact_hit@1", "exact_hit@5", "graded_ndcg@5"]
+    reached = tables.split_half[tables.split_half["averaged"] == "half"].set_index("condition")["exact_hit@1"]
+    return [
+        "## Errors",
+        "What first answers are to the truth, the first class that holds; profiles are similar where the cosine of "
+        f"their differences from the mean condition is {similar} or more (docs/protocol.md). `chance` is of random "
+        "answers; `enrichment`: how much more often than among random wrong answers.",
+        markdown(_classes(tables.confusions)),
+        _picture(pictures, "errors.png", "What the first answers are to the truth."),
+        "By group, each condition counting the same; effects (E-distance to control) and cells are divided at the "
+        "median.",
+        markdown(_by_group(tables.groups)),
+        _picture(pictures, "by_effect.png", "Each condition's exact_hit@1; the size of a dot is its reference cells."),
+        f"The {len(hardest)} conditions scGPT finds least often; the other mistake of each is that of its first seed, "
+        "`split half` that of all cells of a half:",
+        markdown(
+            hardest[shown].assign(
+                queries=hardest["queries"].astype(int),
+                **{
+                    "logreg's": hardest["condition"].map(logreg.set_index("condition")["exact_hit@1"]),
+                    "split half": hardest["condition"].map(reached),
+                    "mistaken for": hardest["mistaken_for"],
+                    "which is": hardest["mistaken_class"],
+                },
+            )
+        ),
+    ]
+
+
+def confidence_section(tables: Tables, pictures: str) -> list[str]:
+    """Whether models know when they are right."""
+    return [
+        "## Confidence",
+        "The temperature is fitted on single validation cells, by the fit that has not seen them; `ece` is the "
+        "calibration error of the first answer, `ece_if_calibrated` what so many queries show by luck where every "
+        "probability is right, `nll` the cross-entropy in nats.",
+        markdown(_calibration(tables.calibration)),
+        "Queries answered in the order of confidence: the margin, the entropy after temperature scaling and, for a "
+        "bootstrap library, the share of single prototypes that agree with it:",
+        markdown(tables.confidence),
+        _picture(pictures, "reliability.png", "Reliability: the size of a dot is the share of the queries."),
+    ]
+
+
+def _classes(rows: pd.DataFrame) -> pd.DataFrame:
+    shares = rows.pivot_table(index="class", columns="model", values="share", sort=False)
+    chance = rows.groupby("class", sort=False)["chance"].first()
+    enrichment = rows[rows["model"] == "scgpt"].set_index("class")["enrichment"]
+    table = shares.assign(chance=chance, **{"enrichment (scgpt)": enrichment})
+    return table[table["chance"] > 0].reset_index()
+
+
+def _by_group(rows: pd.DataFrame) -> pd.DataFrame:
+    own = rows[rows["model"].isin(OVERLAID)]
+    tables = [
+        own.pivot_table(index="group", columns="model", values=metric, sort=False).add_prefix(f"{metric} ")
+        for metric in ("exact_hit@1", "graded_ndcg@5")
+    ]
+    counts = own.groupby("group", sort=False)["conditions"].first().astype(int)
+    return pd.concat([counts, *tables], axis=1).reset_index()
+
+
+def _calibration(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[
+        ["model", "ranking", "temperature", "ece_before", "ece_after", "ece_if_calibrated", "nll_before", "nll_after"]
+    ]
+
+
+def _picture(pictures: str, name: str, caption: str) -> str:
+    return f"![{caption}]({pictures}/{name})\n\n{caption}"
