@@ -368,3 +368,45 @@ def test_the_real_subset(norman_subset):
     assert len(np.unique(cells.layers["counts"].indices)) == 250
     assert cells.layers["counts"].getnnz(axis=1).mean() == pytest.approx(15, abs=0.1)
     assert cells.uns["source"]["x_log1p_share"] == 1
+
+
+def scperturb(names: list[str], values: np.ndarray = COUNTS) -> ad.AnnData:
+    """A small file in scPerturb's layout: raw counts in X, ``A_B`` and ``control``, symbols as the index of var."""
+    obs = pd.DataFrame({"perturbation": pd.Categorical(names), "gemgroup": [1, 1, 2, 2], "ncounts": 9.0}, index=CELLS)
+    var = pd.DataFrame({"ncells": [2, 1, 2]}, index=pd.Index(GENES, name="gene_symbol"))
+    return ad.AnnData(X=sp.csr_matrix(values.astype(np.float32)), obs=obs, var=var)
+
+
+def test_scperturbs_layout_is_taken_and_its_labels_are_translated(tmp_path):
+    cells = read_source(saved(tmp_path, scperturb(["A", "B", "A_B", "control"])))
+    assert cells.layers["counts"].toarray().tolist() == COUNTS.tolist()
+    assert list(cells.obs["condition"]) == ["A+ctrl", "B+ctrl", "A+B", "ctrl"]
+    assert list(cells.obs["control"]) == [False, False, False, True]
+    assert list(cells.obs["gem_group"]) == ["1", "1", "2", "2"]
+    assert list(cells.var_names) == GENES
+    assert "total_counts" not in cells.obs
+    assert not [key for key in cells.uns["source"] if key.startswith("x_")], "X is the counts, no evidence beside them"
+    write_cells(tmp_path / "cells.h5ad", cells)
+    assert list(read_cells(tmp_path / "cells.h5ad").obs["condition"]) == list(cells.obs["condition"])
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        (["A", "B", "A_B", "control"], COUNTS * 0.5, r"X holds 4 fractions, first 0\.5 for cell 'c0' and gene 'A'"),
+        (["A", "B", "A_B_C", "control"], COUNTS, r"'A\+B\+C' for cell 'c2': it has 3 parts instead of two"),
+        (["A", "B", "A_A", "control"], COUNTS, "both of its parts are the same"),
+        (["A", "B", "A_B", "A"], COUNTS, "no control cells"),
+        (["A", "B", None, "control"], COUNTS, r'obs\["perturbation"\] is empty for 1 cells, first .c2.'),
+    ],
+)
+def test_what_is_wrong_in_scperturbs_layout_is_named(tmp_path, names, values, message):
+    with pytest.raises(InputError, match=message):
+        read_source(saved(tmp_path, scperturb(names, values)))
+
+
+def test_x_is_not_taken_for_counts_where_the_labels_are_this_projects(tmp_path):
+    cells = scperturb(["A", "B", "A_B", "control"])
+    cells.obs["condition"] = LABELS
+    with pytest.raises(InputError, match=r'layers\["counts"\] is missing'):
+        read_source(saved(tmp_path, cells))

@@ -9,8 +9,12 @@ A user's file (:func:`read_source`) is an .h5ad with
 - optionally ``obs["total_counts"]``, each cell's UMIs over all genes of the assay, which may be more than
   the file holds, and ``obs["gem_group"]``, its 10x lane.
 
-GEARS's ``perturb_processed.h5ad`` is such a file. What is written after the checks (:func:`write_cells`) has
-the same layout without X and without anything else. A cell without counts is allowed; the audit counts them.
+GEARS's ``perturb_processed.h5ad`` is such a file. scPerturb's ``NormanWeissman2019_filtered.h5ad`` is taken too:
+``obs["perturbation"]``, ``A``, ``A_B`` or ``control``, and no ``condition``; raw counts in ``X`` and no layer of them;
+gene symbols as the index of ``var``; optionally ``obs["gemgroup"]``.
+
+What is written after the checks (:func:`write_cells`) has the layout above without X and without anything else. A cell
+without counts is allowed; the audit counts them.
 """
 
 from collections.abc import Iterator
@@ -57,7 +61,7 @@ def read_source(path: str | Path) -> ad.AnnData:
     raw = _read_raw(path)
     genes = _checked_genes(path, raw.var)
     frame = _checked_obs(path, raw.obs)
-    counts = _checked_counts(path, raw.counts, frame.index, genes)
+    counts = _checked_counts(path, raw.counts, raw.field, frame.index, genes)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     if "total_counts" in raw.obs:
         totals = _checked_totals(path, raw.obs["total_counts"], totals)
@@ -102,25 +106,29 @@ class _Raw:
     obs: pd.DataFrame
     var: pd.DataFrame
     counts: sp.csr_matrix
+    field: str  # where they were found
     first_rows_of_x: sp.csr_matrix | None
     source: dict[str, Any]
 
 
 def _read_raw(path: Path) -> _Raw:
     with _opened(path, "set data.path to an .h5ad file") as file:
+        for part in ("obs", "var"):
+            if part not in file:
+                raise InputError(f"{path}: {part} is missing; write the file with AnnData.write_h5ad")
         layers = sorted(file["layers"]) if "layers" in file else []
-        if "counts" not in layers:
+        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        scperturb = "counts" not in layers and "condition" not in obs and "perturbation" in obs and "X" in file
+        if "counts" not in layers and not scperturb:
             raise InputError(
                 f'{path}: layers["counts"] is missing (layers found: {", ".join(layers) or "none"}); put the raw '
                 "counts there. X is never taken instead, because it is usually normalised"
             )
-        layer = file["layers/counts"]
+        field = "X" if scperturb else 'layers["counts"]'
+        layer = file["X" if scperturb else "layers/counts"]
         values = layer if isinstance(layer, h5py.Dataset) else layer.get("data")
         if values is None or values.dtype.kind not in "iufb":
-            raise InputError(f'{path}: layers["counts"] is no matrix of numbers; put the raw counts there')
-        for part in ("obs", "var"):
-            if part not in file:
-                raise InputError(f"{path}: {part} is missing; write the file with AnnData.write_h5ad")
+            raise InputError(f"{path}: {field} is no matrix of numbers; put the raw counts there")
         source = {
             "kind": "h5ad",
             "file": path.name,
@@ -128,8 +136,28 @@ def _read_raw(path: Path) -> _Raw:
             "layers": layers,
             "counts_dtype": str(values.dtype),
         }
-        obs, var = read_elem(file["obs"]), read_elem(file["var"])
-        return _Raw(obs, var, _read_sparse(layer), first_rows_of_x(file), source)
+        if scperturb:
+            obs, var = _from_scperturb(path, obs, var)
+        x = None if scperturb else first_rows_of_x(file)
+        return _Raw(obs, var, _read_sparse(layer), field, x, source)
+
+
+def _from_scperturb(path: Path, obs: pd.DataFrame, var: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write scPerturb's annotations in this project's columns."""
+    _refuse_empty(path, obs["perturbation"])
+    names = obs["perturbation"].astype(str)
+    labels = {name: _label_of_scperturb(name) for name in names.unique()}
+    condition = names.map(labels)
+    columns = {"condition": condition, "control": (condition == CONTROL).astype(int)}
+    if "gemgroup" in obs:
+        columns["gem_group"] = obs["gemgroup"]
+    return pd.DataFrame(columns, index=obs.index), pd.DataFrame({"gene_name": var.index}, index=var.index)
+
+
+def _label_of_scperturb(name: str) -> str:
+    if name == "control":
+        return CONTROL
+    return name.replace("_", "+") if "_" in name else f"{name}+{CONTROL}"
 
 
 @contextmanager
@@ -284,10 +312,10 @@ def _checked_control(path: Path, column: pd.Series, labels: np.ndarray) -> np.nd
     return control
 
 
-def _checked_counts(path: Path, counts: sp.csr_matrix, cells: pd.Index, genes: pd.Index) -> sp.csr_matrix:
+def _checked_counts(path: Path, counts: sp.csr_matrix, field: str, cells: pd.Index, genes: pd.Index) -> sp.csr_matrix:
     if counts.shape != (len(cells), len(genes)):
         raise InputError(
-            f'{path}: layers["counts"] is {counts.shape[0]} x {counts.shape[1]}, but obs has {len(cells)} rows and '
+            f"{path}: {field} is {counts.shape[0]} x {counts.shape[1]}, but obs has {len(cells)} rows and "
             f"var {len(genes)}; write the file again"
         )
     values = counts.data
@@ -302,7 +330,7 @@ def _checked_counts(path: Path, counts: sp.csr_matrix, cells: pd.Index, genes: p
             place = int(np.argmax(wrong))
             cell = cells[int(np.searchsorted(counts.indptr, place, side="right")) - 1]
             raise InputError(
-                f'{path}: layers["counts"] holds {int(wrong.sum()):,} {what}, first {values[place]:g} for cell '
+                f"{path}: {field} holds {int(wrong.sum()):,} {what}, first {values[place]:g} for cell "
                 f"{cell!r} and gene {genes[int(counts.indices[place])]!r}; put the raw, unnormalised counts there"
             )
     counts = counts.astype(np.float32)
