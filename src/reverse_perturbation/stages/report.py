@@ -57,6 +57,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
     shares = {name: _shares(frame, conditions) for name, frame in answered.items()}
     plots.confusion(shares, folder / "confusion.png", title)
     curves = {name: _curves(Path(args.training) / name) for name in trained}
+    write_text(folder / "training.csv", _losses(curves).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
     analysis.draw(tables, 1 / len(conditions), folder, title)
     pictures = Path(os.path.relpath(folder, Path(args.output).parent)).as_posix()
@@ -95,6 +96,14 @@ def _curves(folder: Path) -> pd.DataFrame:
     files = sorted((folder / "plots" / "metrics").glob("*.tsv"))
     columns = {file.stem: pd.read_csv(file, sep="\t").set_index("step")[file.stem] for file in files}
     return pd.DataFrame(columns)
+
+
+def _losses(curves: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Lay the losses of all runs out in rows, for one DVC plot: step, model, part (train or validation), loss."""
+    wide = pd.concat([curve.assign(model=name) for name, curve in curves.items()]).reset_index()
+    losses = {"train_loss": "train", "validation_loss": "validation"}
+    rows = wide.rename(columns=losses).melt(["step", "model"], [*losses.values()], "part", "loss")
+    return rows.dropna()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
