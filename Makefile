@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test norman_subset setup
+.PHONY: run test norman_subset sweep setup
 
 run: setup
 	dvc repro
@@ -18,6 +18,11 @@ test: setup
 DATA ?= data/raw/norman_subset.h5ad
 norman_subset: setup
 	python -m reverse_perturbation.real_cells --data $(DATA)
+
+# make sweep SWEEPS="library query" WORKERS=2: named sweeps of scripts/sweep.sh, through DVC's queue with WORKERS.
+SWEEPS ?= library query
+sweep: setup
+	scripts/sweep.sh $(if $(WORKERS),-j $(WORKERS)) $(SWEEPS)
 
 setup: .venv/installed
 
