@@ -114,3 +114,39 @@ def test_a_library_sweep_trains_nothing(repository):
     assert any(line.startswith("raw,") or ",raw," in line for line in table.splitlines())
     moved = json.loads(call(repository, "dvc", "metrics", "diff", "HEAD", "raw", "--json"))
     assert moved["metrics/comparison.json"]["scgpt.mrr"]["diff"] != 0
+
+
+@pytest.mark.slow
+def test_a_library_sweep_reuses_the_trained_models(repository):
+    """The script of docs/experiments.md, through DVC's queue with two workers."""
+    call(repository, "git", "add", "-A")
+    call(repository, "git", "commit", "-qm", "results", "--allow-empty")
+    said = call(repository, "scripts/sweep.sh", "-j", "2", "library")
+    assert "sweep: all 3 rows are made" in said
+    assert "library-mean: made before" in call(repository, "scripts/sweep.sh", "library")
+    moved = json.loads(call(repository, "dvc", "metrics", "diff", "library-mean", "library-raw_cell", "--json"))
+    assert any("scgpt" in name for name in moved), "another library, another ranking"
+    for metric in ("scgpt-0", "scgpt-1"):
+        old, new = (
+            json.loads(call(repository, "git", "show", f"{name}:metrics/{metric}.json"))["provenance"]
+            for name in ("HEAD", "library-mean")
+        )
+        assert old["checkpoint_sha256"] == new["checkpoint_sha256"], "trained anew"
+
+
+@pytest.mark.slow
+def test_what_was_pushed_to_a_folder_is_pulled_from_it(repository, tmp_path):
+    call(repository, "git", "add", "-A")
+    call(repository, "git", "commit", "-qm", "results", "--allow-empty")
+    call(repository, "dvc", "remote", "add", "--local", "-d", "storage", str(tmp_path / "storage"))
+    call(repository, "dvc", "push")
+    call(repository, "git", "clone", "-q", str(repository), str(tmp_path / "clone"))
+    clone = tmp_path / "clone"
+    assert not (clone / "models" / "logreg").exists()
+    call(clone, "dvc", "remote", "add", "--local", "-d", "storage", str(tmp_path / "storage"))
+    call(clone, "dvc", "pull")
+    for name in ("models/logreg/final/weights.safetensors", "models/scgpt-0/final.safetensors"):
+        assert (clone / name).read_bytes() == (repository / name).read_bytes()
+    assert "up to date" in call(clone, "dvc", "status")
+    call(clone, "dvc", "artifacts", "get", str(repository), "scgpt-finetuned", "-o", "taken")
+    assert (clone / "taken" / "final.safetensors").exists()

@@ -1,0 +1,67 @@
+"""What the docs tell a reader to write works as it stands there; what they name is there."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from ruamel.yaml import YAML
+
+from reverse_perturbation.storage import read_json
+from tests.end_to_end.pipeline import ROOT, inside, params, run
+
+DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "models" / "README.md"])
+
+
+def block(document: str, language: str) -> str:
+    (text,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / document).read_text(), flags=re.S)
+    return text
+
+
+def call(target: Path | str, *arguments: str) -> None:
+    with patch.object(sys, "argv", [str(target), *arguments]):
+        if isinstance(target, Path):
+            runpy.run_path(str(target), run_name="__main__")
+        else:
+            sys.modules.pop(target, None)
+            runpy.run_module(target, run_name="__main__")
+
+
+def test_a_model_added_as_the_docs_say_is_evaluated_like_the_others(tmp_path):
+    """Its own stage, then the evaluation every model goes through; it is better than chance on simulated cells."""
+    run(tmp_path, params(), until="split")
+    module = tmp_path / "centroid.py"
+    module.write_text(block("adding.md", "python"))
+    (stage,) = YAML(typ="safe").load(block("adding.md", "yaml")).values()
+    command = stage["cmd"].split()
+    assert command[:3] == ["python", "-m", "reverse_perturbation.stages.centroid"]
+    inputs = ["--cells", "data/prepared/cells.h5ad", "--split", "data/split/split.csv"]
+    with inside(tmp_path):
+        call(module, *command[3:])
+        call(
+            "reverse_perturbation.stages.evaluate", *inputs, "--model", "centroid", "--outputs", stage["outs"][0],
+            "--metrics", "centroid.json", "--grid", "grid.csv", "--scores", "scores.npz",
+        )  # fmt: skip
+    found = read_json(tmp_path / "centroid.json")
+    assert found["exact_hit@1"] > 1.5 / found["provenance"]["conditions"]
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_scripts_in_the_docs_are_there(document):
+    text = document.read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (document.parent / link).exists(), link
+    for name in re.findall(r"(?:scripts|tests)/[\w/]+\.(?:sh|py)", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_setting_in_the_docs_is_a_key():
+    keys = YAML(typ="safe").load(ROOT / "params.yaml")
+    for document in DOCS:
+        for name in re.findall(r"-S '?\"?([\w.]+)=", document.read_text()):
+            section = keys
+            for part in name.split("."):
+                assert part in section, f"{document.name}: {name}"
+                section = section[part]
