@@ -5,7 +5,7 @@
 #   scripts/sweep.sh [-j WORKERS] SWEEP ... [-- KEY=VALUE ...]
 #
 # SWEEP: loss sampler adaptation library query mask seeds. KEY=VALUE is set in every row. With -j the rows go through
-# DVC's queue, WORKERS at a time, else one after the other.
+# DVC's queue, WORKERS at a time, else one after the other. Each row is made up to the comparison, without a report.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 sweeps=() settings=() names=() workers=0
@@ -18,7 +18,7 @@ while (($#)); do
   esac
   shift
 done
-((${#sweeps[@]})) || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
+((${#sweeps[@]})) || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 
 made() { dvc exp list --name-only 2>/dev/null | sed 's/ *//g'; }
 before=$(made)
@@ -31,7 +31,7 @@ row() {
   for setting in "${settings[@]}" "$@"; do options+=(-S "$setting"); done
   ((workers)) && how=--queue
   echo "sweep: $name: ${settings[*]} $*"
-  dvc exp run "$how" -n "$name" "${options[@]}"
+  dvc exp run "$how" -n "$name" "${options[@]}" compare
 }
 
 loss() {
@@ -86,7 +86,11 @@ seeds() {
 for sweep in "${sweeps[@]}"; do "$sweep"; done
 if ((workers)); then
   dvc queue start -j "$workers"
-  while dvc queue status | grep -qE ' (Queued|Running) *$'; do sleep 5; done
+  # A row on its way from the queue to a worker is in neither, so workers are waited for, three times in a row.
+  for ((idle = 0; idle < 3; )); do
+    sleep "${POLL:-5}"
+    if dvc queue status | grep -q 'Worker status: 0 active, 0 idle'; then ((idle += 1)); else idle=0; fi
+  done
 fi
 # What DVC lists is what was made, in the queue too, whose own exit code says nothing.
 failed=$(printf '%s\n' "${names[@]}" | grep -vxF -f <(made) | tr '\n' ' ')

@@ -17,6 +17,7 @@ cd "$(dirname "$0")"
 echo "$@" >> calls
 case "$1 $2" in
   "exp list") cat made 2>/dev/null ;;
+  "queue status") echo "Worker status: 0 active, 0 idle" ;;
   "exp run")
     name=$(sed 's/.* -n \\([^ ]*\\) .*/\\1/' <<< "$*")
     [[ $name != "${FAILS:-}" ]] && echo "$name" >> made ;;
@@ -34,7 +35,7 @@ def sweep(tmp_path):
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             [ROOT / "scripts" / "sweep.sh", *arguments],
-            env=os.environ | {"PATH": path} | environment,
+            env=os.environ | {"PATH": path, "POLL": "0"} | environment,
             capture_output=True,
             text=True,
         )
