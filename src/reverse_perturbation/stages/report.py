@@ -100,9 +100,11 @@ def _curves(folder: Path) -> pd.DataFrame:
 
 def _losses(curves: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Lay the losses of all runs out in rows, for one DVC plot: step, model, part (train or validation), loss."""
-    wide = pd.concat([curve.assign(model=name) for name, curve in curves.items()]).reset_index()
     losses = {"train_loss": "train", "validation_loss": "validation"}
-    rows = wide.rename(columns=losses).melt(["step", "model"], [*losses.values()], "part", "loss")
+    # A model that is not trained has no curves; its columns are there and empty.
+    found = [curve.reindex(columns=[*losses]).assign(model=name) for name, curve in curves.items()]
+    wide = pd.concat(found).rename_axis("step").reset_index().rename(columns=losses)
+    rows = wide.melt(["step", "model"], [*losses.values()], "part", "loss")
     return rows.dropna()
 
 
