@@ -45,7 +45,7 @@ def test_settings_of_the_report_on_real_cells(experiment):
 
 def test_the_readme_s_best_settings_are_those_of_the_report_on_real_cells():
     line = next(line for line in (ROOT / "README.md").read_text().split("\n") if "finetune.readout=" in line)
-    path = Path("/path/to/norman_subset.h5ad")
+    path = Path("data/raw/norman_subset.h5ad")
     given = dict(word.split("=", 1) for word in shlex.split(line) if "=" in word)
     assert with_settings(given) == with_settings(EXPERIMENTS[0].settings(path))
 

@@ -21,6 +21,7 @@ from tests.stages.test_dependencies import PACKAGE, ROOT
 
 MODELS = {"logreg", "pca", "pretrain", "finetune", "fuse", "embed"}
 EVALUATIONS = {"evaluate", "evaluate_baselines"}
+QUERIED = {"analysis"} | EVALUATIONS
 # Which stages a change of a key, or of any key of a section, makes stale by itself; what follows from them is left to
 # DVC. The longest name that fits counts.
 STALE = {
