@@ -62,6 +62,7 @@ class Split(Section):
     query_fraction: Share
     min_query: Count
     validation_fraction: Share
+    max_duplicates: Dropout
 
 
 class Logreg(Section):

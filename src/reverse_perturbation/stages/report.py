@@ -12,6 +12,7 @@ import pandas as pd
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import analysis, plots
+from reverse_perturbation.report.probes import probes_section
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
 from reverse_perturbation.retrieval.compare import Run
@@ -61,7 +62,9 @@ def report(args: argparse.Namespace, params: Params) -> None:
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
     analysis.draw(tables, 1 / len(conditions), folder, title)
     pictures = Path(os.path.relpath(folder, Path(args.output).parent)).as_posix()
-    write_text(args.output, write_report(comparison, runs, grid, tables, params.analysis.similar, pictures))
+    text = write_report(comparison, runs, grid, tables, params.analysis.similar, pictures)
+    probes = probes_section(_read(args.metrics, "probes", "probe"))
+    write_text(args.output, f"{text}\n{probes}")
     print(f"report: {args.output}")
 
 

@@ -3,17 +3,29 @@
 import argparse
 from collections.abc import Sequence
 
+import pandas as pd
+from anndata import AnnData
+
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.contract import read_cells
+from reverse_perturbation.data.duplicates import duplicate_share
 from reverse_perturbation.data.split import split_cells
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import write_text
+from reverse_perturbation.storage import write_json, write_text
 
 
 def split(args: argparse.Namespace, params: Params) -> None:
     """Write the split as CSV."""
     cells = read_cells(args.cells)
-    frame = split_cells(cells.obs, label_space=params.labels, **params.split.model_dump())
+    frame = split_cells(cells.obs, label_space=params.labels, **params.split.model_dump(exclude={"max_duplicates"}))
+    share = _duplicates(cells, frame)
+    if share > params.split.max_duplicates:
+        raise InputError(
+            f"{args.cells}: {share:.1%} of the query cells have exactly the counts of a reference or validation cell, "
+            f"split.max_duplicates allows {params.split.max_duplicates:.1%}; remove the copies or raise it"
+        )
+    write_json(args.metrics, {"duplicated_queries": share, "cells": frame["part"].value_counts().to_dict()})
     write_text(args.output, frame.to_csv(index=False, lineterminator="\n"))
     sizes = frame["part"].value_counts()
     print(
@@ -23,10 +35,16 @@ def split(args: argparse.Namespace, params: Params) -> None:
     )
 
 
+def _duplicates(cells: AnnData, frame: pd.DataFrame) -> float:
+    rows = cells.obs_names.get_indexer(frame["cell"])
+    return duplicate_share(cells.layers["counts"][rows], frame["part"].to_numpy(dtype=object))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, "--cells")
     arguments.add_argument("--output", required=True, help="where to write the split, .csv")
+    arguments.add_argument("--metrics", required=True, help="where to write sizes and duplicates, .json")
     run(split, arguments, argv)
 
 

@@ -1,0 +1,30 @@
+"""Cells that a model could know by heart: the same counts in the reference and among the queries."""
+
+import hashlib
+
+import numpy as np
+import scipy.sparse as sp
+
+
+def duplicate_share(counts: sp.csr_matrix, parts: np.ndarray) -> float:
+    """Return the share of query cells whose counts, not all zero, are exactly those of a cell of another part.
+
+    Parameters
+    ----------
+    counts
+        CSR [n_cells, n_genes] with sorted indices and no stored zeros, before any mask.
+    parts
+        Object array [n_cells]: ``reference``, ``validation`` or ``query``.
+    """
+    digests = np.array([_digest(counts, row) for row in range(counts.shape[0])], dtype=object)
+    query = parts == "query"
+    known = set(digests[~query]) - {""}
+    return float(np.mean([digest in known for digest in digests[query]]))
+
+
+def _digest(counts: sp.csr_matrix, row: int) -> str:
+    values = slice(counts.indptr[row], counts.indptr[row + 1])
+    if values.start == values.stop:
+        return ""
+    content = counts.indices[values].astype(np.int64).tobytes() + counts.data[values].astype(np.float32).tobytes()
+    return hashlib.sha256(content).hexdigest()
