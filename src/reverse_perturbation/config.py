@@ -59,6 +59,7 @@ class Split(Section):
 
     seed: Seed
     min_cells: Count
+    kind: Literal["cell", "gem_group"]
     query_fraction: Share
     min_query: Count
     validation_fraction: Share

@@ -81,7 +81,49 @@ def test_small_conditions_and_controls_are_left_out():
 
 
 def test_nothing_left_is_an_error():
-    with pytest.raises(InputError, match="min_cells=50"):
+    with pytest.raises(InputError, match=r"min_cells=50 cells, lower it$"):
         split_cells(frame(["A+ctrl"] * 10), seed=0, label_space="legacy")
     with pytest.raises(InputError, match="'A\\+ctrl' has 11 cells"):
         split_cells(frame(["A+ctrl"] * 11), seed=0, label_space="legacy", min_cells=5)
+
+
+def lanes(cells_of_lane: dict[str, dict[str, int]]) -> pd.DataFrame:
+    rows = [(c, lane) for lane, found in cells_of_lane.items() for c, n in found.items() for _ in range(n)]
+    obs = pd.DataFrame(rows, columns=["condition", "gem_group"], index=[f"cell{i}" for i in range(len(rows))])
+    return obs.sample(frac=1, random_state=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), fraction=st.floats(0.05, 0.9), space=st.sampled_from(["legacy", "canonical"]))
+def test_query_lanes_are_never_seen(seed, fraction, space):
+    obs = lanes({f"lane{i}": {"A+ctrl": 20 + i, "ctrl+A": 15, "B+ctrl": 30, "ctrl": 9} for i in range(5)})
+    split = split_cells(obs, kind="gem_group", seed=seed, label_space=space, query_fraction=fraction)
+    lane = obs.loc[split["cell"], "gem_group"].to_numpy()
+    query = split["part"].to_numpy() == "query"
+    assert not set(lane[query]) & set(lane[~query])
+    assert split["cell"].is_unique
+    assert len(split) == (obs["condition"] != "ctrl").sum()
+    # As many lanes as hold the fraction, and no more; but one is left to learn from.
+    sizes = {name: int((lane == name).sum()) for name in set(lane[query])}
+    assert query.mean() >= fraction or len(sizes) == 4
+    assert len(sizes) == 1 or query.sum() - max(sizes.values()) < fraction * len(split)
+    assert (split.groupby("condition")["part"].nunique() == 3).all()
+    again = split_cells(obs, kind="gem_group", seed=seed, label_space=space, query_fraction=fraction)
+    assert again.equals(split)
+
+
+def test_a_condition_that_is_not_on_both_sides_is_left_out():
+    both = {"A+ctrl": 40, "B+ctrl": 40}
+    obs = lanes({"1": both | {"C+ctrl": 60}, "2": both, "3": both | {"D+ctrl": 1}, "4": both})
+    for seed in range(8):
+        split = split_cells(obs, kind="gem_group", seed=seed, label_space="legacy", min_cells=1, query_fraction=0.5)
+        assert set(split["condition"]) == {"A+ctrl", "B+ctrl"}
+
+
+def test_lanes_that_are_missing_or_too_few_are_an_error():
+    with pytest.raises(InputError, match=r"split\.kind is gem_group, but the cells have no .*set split\.kind=cell"):
+        split_cells(frame(["A+ctrl"] * 60), kind="gem_group", seed=0, label_space="legacy")
+    with pytest.raises(InputError, match=r"one lane only \(7\); set split\.kind=cell"):
+        split_cells(lanes({"7": {"A+ctrl": 60}}), kind="gem_group", seed=0, label_space="legacy")
+    with pytest.raises(InputError, match="too few on either side of the lanes"):
+        split_cells(lanes({"1": {"A+ctrl": 60}, "2": {"B+ctrl": 60}}), kind="gem_group", seed=0, label_space="legacy")

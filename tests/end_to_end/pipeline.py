@@ -4,7 +4,7 @@ import os
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -68,12 +68,14 @@ def commands(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{name}@{key}", command.replace("${split.seed}", str(content["split"]["seed"]))
 
 
-def run(folder: Path, content: dict[str, Any], until: str | None = None) -> None:
-    """Run every stage in a folder, or those up to one."""
+def run(
+    folder: Path, content: dict[str, Any], until: str | None = None, only: Callable[[str], bool] = lambda name: True
+) -> None:
+    """Run every stage in a folder, or those up to one, or those that are asked for."""
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(content, file)
     with inside(folder):
-        for name, command in commands(content):
+        for name, command in ((name, command) for name, command in commands(content) if only(name)):
             _, _, module, *arguments = shlex.split(command)
             sys.modules.pop(module, None)  # run_module warns about a stage that another test has imported
             with patch.object(sys, "argv", [module, *arguments]):

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from reverse_perturbation import real_cells
 from reverse_perturbation.check import main as check
-from reverse_perturbation.data.contract import read_cells
+from reverse_perturbation.data.contract import read_cells, write_cells
 from reverse_perturbation.models.scgpt.resume import Progress
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages import embed, fuse
@@ -180,6 +181,28 @@ def test_two_processes_train_what_one_trains_and_bfloat16_nearly_so(simulated, t
     half, halves = trained(simulated, tmp_path / "half", precision="bfloat16")
     assert half[:2] == pytest.approx(one[:2], rel=0.02), "losses"
     assert farthest(weights, halves) > 1e-4, "it is another precision"
+
+
+def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_path):
+    """Scaling, C, components, pretraining, the value input and the epoch too: all of them decide the weights."""
+    folder = tmp_path / "other queries"
+    shutil.copytree(simulated, folder)
+    cells = read_cells(folder / "data/prepared/cells.h5ad")
+    split = pd.read_csv(folder / "data/split/split.csv")
+    query = np.flatnonzero(cells.obs_names.isin(split.loc[split["part"] == "query", "cell"]))
+    counts = cells.layers["counts"].tolil()
+    counts[query] = np.random.default_rng(0).poisson(3, (len(query), cells.n_vars)).astype(np.float32)
+    cells.layers["counts"] = counts.tocsr()
+    write_cells(folder / "data/prepared/cells.h5ad", cells)
+    shutil.rmtree(folder / "models")
+    names = ("logreg@", "pca", "pretrain", "finetune@0", "fuse@0")
+    run(folder, params(), only=lambda name: name.startswith(names))
+    weights = sorted(path.relative_to(folder) for path in folder.glob("models/**/*.safetensors"))
+    assert len(weights) == 12
+    for path in [*weights, Path("models/scgpt_base/best_model.pt")]:
+        assert (folder / path).read_bytes() == (simulated / path).read_bytes(), path
+    outputs = [Outputs.load(f / "data/outputs/logreg/final.npz") for f in (folder, simulated)]
+    assert outputs[0].screen_sha256 != outputs[1].screen_sha256, "what the models were given did differ"
 
 
 def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp_path):

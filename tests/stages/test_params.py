@@ -32,6 +32,7 @@ STALE = {
     "mask": MODELS | QUERIED,
     "labels": {"split", "probe"} | QUERIED,
     "split": {"split"},
+    "split.kind": {"split"} | EVALUATIONS,
     "split.seed": {"split", "compare", "report"} | QUERIED,
     "seeds": {"finetune", "fuse", "embed", "evaluate", "compare", "analysis", "report"},
     "models": {"embed", "evaluate", "compare", "analysis", "report"},

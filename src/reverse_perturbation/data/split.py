@@ -1,5 +1,7 @@
 """Which cells a model may learn from, which it chooses by, and which it is judged on."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 
@@ -7,11 +9,13 @@ from reverse_perturbation.conditions import LabelSpace, in_space
 from reverse_perturbation.errors import InputError
 
 PARTS = ("reference", "validation", "query")
+SplitKind = Literal["cell", "gem_group"]
 
 
 def split_cells(
     obs: pd.DataFrame,
     *,
+    kind: SplitKind = "cell",
     seed: int,
     label_space: LabelSpace,
     min_cells: int = 50,
@@ -19,18 +23,23 @@ def split_cells(
     min_query: int = 10,
     validation_fraction: float = 0.1,
 ) -> pd.DataFrame:
-    """Divide the perturbed cells of each condition at random.
+    """Divide the perturbed cells of each condition at random, or by the lane they were measured in.
 
-    The query cells are exactly those of the earlier project (algorithm in docs/protocol.md): conditions in
-    the order of their first appearance, one generator for all, the last ``n_query`` of each condition's
-    permuted cells. Its reference cells are ``reference`` and ``validation`` together. Cells are always
-    assigned by their legacy label, so that the canonical space shares the assignment.
+    With ``cell`` the query cells are exactly those of the earlier project (algorithm in docs/protocol.md): conditions
+    in the order of their first appearance, one generator for all, the last ``n_query`` of each condition's permuted
+    cells. Its reference cells are ``reference`` and ``validation`` together. Cells are always assigned by their legacy
+    label, so that the canonical space shares the assignment.
+
+    With ``gem_group`` whole lanes are query: in random order as many as hold ``query_fraction`` of the perturbed cells,
+    and never all. The other lanes' cells are divided into reference and validation at random, so what is chosen on
+    validation is chosen on lanes that were seen. Conditions with fewer than ``min_query`` cells in the query lanes, or
+    fewer than two in the others, are left out.
 
     Parameters
     ----------
     obs
-        One row a cell, indexed by cell id, with ``condition`` (legacy labels). Control cells are those
-        whose label names no gene.
+        One row a cell, indexed by cell id, with ``condition`` (legacy labels), for ``gem_group`` with that column too.
+        Control cells are those whose label names no gene.
     seed
         Of ``numpy.random.default_rng``.
     label_space
@@ -38,7 +47,7 @@ def split_cells(
     min_cells
         Legacy conditions with fewer cells are left out.
     query_fraction, min_query
-        ``n_query = max(min_query, int(query_fraction * n))``.
+        ``n_query = max(min_query, int(query_fraction * n))``; by lane as said above.
     validation_fraction
         Share of a condition's remaining cells, rounded, at least one.
 
@@ -51,30 +60,38 @@ def split_cells(
     Raises
     ------
     InputError
-        If no condition has enough cells, or one has too few to leave a reference cell.
+        If no condition has enough cells, one has too few to leave a reference cell, or there are fewer than two lanes.
     """
     labels = obs["condition"].astype(str).to_numpy()
     codes, conditions = pd.factorize(labels)
     by_condition = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     rng = np.random.default_rng(seed)
     part = np.full(len(obs), "", dtype=object)
+    in_query_lane = _in_query_lanes(obs, labels != "ctrl", query_fraction, rng) if kind == "gem_group" else None
     for condition, rows in zip(conditions, by_condition, strict=True):
         if condition == "ctrl" or len(rows) < min_cells:
             continue
         order = rng.permutation(rows)
-        n_query = max(min_query, int(query_fraction * len(rows)))
-        n_validation = max(1, round(validation_fraction * (len(rows) - n_query)))
-        if len(rows) - n_query - n_validation < 1:
+        if in_query_lane is None:
+            n_query = max(min_query, int(query_fraction * len(rows)))
+            known, query = order[:-n_query], order[-n_query:]
+        else:
+            known, query = order[~in_query_lane[order]], order[in_query_lane[order]]
+            if len(known) < 2 or len(query) < min_query:
+                continue
+        n_validation = max(1, round(validation_fraction * len(known)))
+        if len(known) - n_validation < 1:
             raise InputError(
-                f"split: condition {condition!r} has {len(rows)} cells; {n_query} query and {n_validation} "
+                f"split: condition {condition!r} has {len(rows)} cells; {len(query)} query and {n_validation} "
                 "validation cells leave none for reference: raise split.min_cells or lower split.min_query"
             )
-        part[order[: -n_query - n_validation]] = "reference"
-        part[order[-n_query - n_validation : -n_query]] = "validation"
-        part[order[-n_query:]] = "query"
+        part[known[:-n_validation]] = "reference"
+        part[known[-n_validation:]] = "validation"
+        part[query] = "query"
     kept = part != ""
     if not kept.any():
-        raise InputError(f"split: no condition has split.min_cells={min_cells} cells; lower it")
+        advice = "lower it" if kind == "cell" else "or too few on either side of the lanes; lower it or split.min_query"
+        raise InputError(f"split: no condition has split.min_cells={min_cells} cells, {advice}")
     return pd.DataFrame(
         {
             "cell": obs.index.to_numpy(dtype=object)[kept],
@@ -82,3 +99,18 @@ def split_cells(
             "part": part[kept],
         }
     )
+
+
+def _in_query_lanes(obs: pd.DataFrame, perturbed: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Return for each cell whether its lane is one of those whose cells are queries."""
+    if "gem_group" not in obs:
+        raise InputError('split.kind is gem_group, but the cells have no obs["gem_group"]; set split.kind=cell')
+    lanes = obs["gem_group"].astype(str).to_numpy()
+    names, sizes = np.unique(lanes[perturbed], return_counts=True)
+    if len(names) < 2:
+        raise InputError(
+            f"split.kind is gem_group, but there is one lane only ({', '.join(names)}); set split.kind=cell"
+        )
+    order = rng.permutation(len(names))
+    enough = int(np.searchsorted(np.cumsum(sizes[order]), fraction * sizes.sum())) + 1
+    return np.isin(lanes, names[order[: min(enough, len(names) - 1)]])

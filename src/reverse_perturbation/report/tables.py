@@ -36,7 +36,7 @@ def slice_of(provenance: Mapping[str, Any]) -> str:
     return (
         f"{provenance['source']} data, mask {provenance['mask']}, {provenance['labels']} labels, "
         f"{provenance['conditions']} conditions, {provenance['queries']:,} {provenance['query']} queries, "
-        f"split seed {provenance['split_seed']}"
+        f"{'' if provenance['split_kind'] == 'cell' else 'gem group '}split seed {provenance['split_seed']}"
     )
 
 

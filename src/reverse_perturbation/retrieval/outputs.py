@@ -24,12 +24,15 @@ class Outputs:
         Object array of str [n_conditions], the columns of ``log_proba``; None with it.
     embedding
         float32 [n, d], or None for a model without one.
+    screen_sha256
+        Of the masked screen the model was given, see ``data.fingerprint``; None where it is not known.
     """
 
     cells: np.ndarray
     log_proba: np.ndarray | None
     conditions: np.ndarray | None
     embedding: np.ndarray | None
+    screen_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.log_proba is None and self.embedding is None:
@@ -56,6 +59,8 @@ class Outputs:
             arrays["conditions"] = self.conditions.astype(str)
         if self.embedding is not None:
             arrays["embedding"] = self.embedding.astype(np.float32)
+        if self.screen_sha256 is not None:
+            arrays["screen_sha256"] = np.array(self.screen_sha256)
         with write_atomically(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -78,6 +83,7 @@ class Outputs:
                 log_proba=found.get("log_proba"),
                 conditions=found["conditions"].astype(object) if "conditions" in found else None,
                 embedding=found.get("embedding"),
+                screen_sha256=str(found["screen_sha256"]) if "screen_sha256" in found else None,
             )
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; run `dvc repro` to make it") from None

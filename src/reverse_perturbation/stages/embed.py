@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.data.fingerprint import fingerprint
 from reverse_perturbation.models.scgpt.cache import cached
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import load_classifier
@@ -31,7 +33,7 @@ def embed(args: argparse.Namespace, params: Params) -> None:
     asked = cached(frozen, tokens, folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device())
     for fit, (model, conditions) in fits.items():
         outputs = embed_cells(model, asked, screen.cells, conditions, device())
-        outputs.save(Path(args.outputs) / f"{fit}.npz")
+        replace(outputs, screen_sha256=fingerprint(screen)).save(Path(args.outputs) / f"{fit}.npz")
         print(f"embed: {args.kind}, {fit} fit, {len(screen.cells):,} cells")
 
 

@@ -1,6 +1,7 @@
 """Rank the conditions for every query and measure how well, for one model and seed."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,7 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
             "validation": validation,
             "chance": metrics.chance(scores.labels, scores.conditions),
             "provenance": _provenance(args, params)
+            | {"screen_sha256": final.screen_sha256, "evaluator_sha256": _evaluator_sha256()}
             | asdict(setting)
             | {
                 "queries": len(scores.labels),
@@ -85,6 +87,7 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
         "checkpoint_sha256": sha256(args.checkpoint) if args.checkpoint else None,
         "genes": params.data.genes,
         "mask": params.mask,
+        "split_kind": params.split.kind,
         "split_seed": params.split.seed,
         "training_seed": args.seed,
         "trainable_parameters": read_json(Path(args.trained) / "config.json")["trainable_parameters"]
@@ -93,6 +96,12 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
         "library": params.library.model_dump(),
         "query_draws": params.query.model_dump(exclude={"kind"}),
     }
+
+
+def _evaluator_sha256() -> str:
+    """Hash the code that ranks and measures."""
+    files = sorted(Path(metrics.__file__).parent.glob("*.py"))
+    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

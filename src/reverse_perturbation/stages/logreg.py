@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.data.fingerprint import fingerprint
 from reverse_perturbation.data.normalize import COUNTS_PER
 from reverse_perturbation.models.logreg import LogisticRegression, tune
 from reverse_perturbation.retrieval.outputs import Outputs
@@ -61,6 +62,7 @@ def logreg(args: argparse.Namespace, params: Params) -> None:
             log_proba=model.log_proba(expression),
             conditions=model.conditions,
             embedding=None,
+            screen_sha256=fingerprint(screen),
         ).save(Path(args.outputs) / f"{fit}.npz")
         print(f"logreg {args.kind}: {fit} fit on {len(rows):,} cells, {model.n_iter} iterations")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.data.fingerprint import fingerprint
 from reverse_perturbation.models.pca import Pca
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages.arguments import parser, run
@@ -19,7 +20,7 @@ def pca(args: argparse.Namespace, params: Params) -> None:
         rows = screen.rows(*parts)
         model = Pca(params.pca).fit(expression[rows])
         model.save(Path(args.model) / fit, list(screen.genes))
-        Outputs(cells=screen.cells, log_proba=None, conditions=None, embedding=model.embed(expression)).save(
+        Outputs(screen.cells, None, None, model.embed(expression), fingerprint(screen)).save(
             Path(args.outputs) / f"{fit}.npz"
         )
         print(f"pca: {fit} fit of {params.pca.components} components on {len(rows):,} cells")

@@ -25,7 +25,18 @@ def split(args: argparse.Namespace, params: Params) -> None:
             f"{args.cells}: {share:.1%} of the query cells have exactly the counts of a reference or validation cell, "
             f"split.max_duplicates allows {params.split.max_duplicates:.1%}; remove the copies or raise it"
         )
-    write_json(args.metrics, {"duplicated_queries": share, "cells": frame["part"].value_counts().to_dict()})
+    legacy = cells.obs.loc[~cells.obs["control"].astype(bool), "condition"].astype(str)
+    taken = legacy.index.isin(frame["cell"])
+    write_json(
+        args.metrics,
+        {
+            "cells": frame["part"].value_counts().to_dict(),
+            "cells_left_out": int((~taken).sum()),
+            "conditions": int(frame["condition"].nunique()),
+            "legacy_conditions_left_out": int(legacy.nunique() - legacy[taken].nunique()),
+            "duplicated_queries": share,
+        },
+    )
     write_text(args.output, frame.to_csv(index=False, lineterminator="\n"))
     sizes = frame["part"].value_counts()
     print(
