@@ -86,10 +86,11 @@ seeds() {
 for sweep in "${sweeps[@]}"; do "$sweep"; done
 if ((workers)); then
   dvc queue start -j "$workers"
-  # A row on its way from the queue to a worker is in neither, so workers are waited for, three times in a row.
+  # A row on its way from the queue to a worker is in neither for a moment, so three looks in a row have to find none.
   for ((idle = 0; idle < 3; )); do
     sleep "${POLL:-5}"
-    if dvc queue status | grep -q 'Worker status: 0 active, 0 idle'; then ((idle += 1)); else idle=0; fi
+    rows=$(dvc queue status) # no pipe: grep -q ends before dvc has said all, which would count as an error
+    if grep -qE ' (Queued|Running) *$' <<< "$rows"; then idle=0; else ((idle += 1)); fi
   done
 fi
 # What DVC lists is what was made, in the queue too, whose own exit code says nothing.

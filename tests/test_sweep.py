@@ -17,7 +17,12 @@ cd "$(dirname "$0")"
 echo "$@" >> calls
 case "$1 $2" in
   "exp list") cat made 2>/dev/null ;;
-  "queue status") echo "Worker status: 0 active, 0 idle" ;;
+  "queue status")
+    echo >> looks
+    (( $(wc -l < looks) > ${BUSY:-0} )) && exit
+    echo "af15798  a  04:21 AM   Running"
+    seq 100000  # more than a pipe holds, as a reader that leaves early would notice
+    ;;
   "exp run")
     name=$(sed 's/.* -n \\([^ ]*\\) .*/\\1/' <<< "$*")
     [[ $name != "${FAILS:-}" ]] && echo "$name" >> made ;;
@@ -78,6 +83,12 @@ def test_workers_take_the_rows_from_the_queue(sweep):
     assert done.returncode == 0, done.stderr
     assert sum("exp run --queue" in line for line in calls) == 4
     assert "queue start -j 2" in calls
+
+
+def test_rows_that_still_run_are_waited_for(sweep):
+    done, calls = sweep("-j", "2", "query", BUSY="4")
+    assert done.returncode == 0, done.stderr
+    assert calls.count("queue status") == 4 + 3, "three looks in a row that find none"
 
 
 @pytest.mark.parametrize("arguments", [(), ("losses",)])
