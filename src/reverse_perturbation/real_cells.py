@@ -22,6 +22,7 @@ from dvc.api import DVCFileSystem
 
 from reverse_perturbation.check import MEANING
 from reverse_perturbation.config import Mask
+from reverse_perturbation.report.probes import probes_section
 from reverse_perturbation.report.report import WHAT_FUSION_IS, WHAT_THE_BASELINES_ARE
 from reverse_perturbation.report.tables import gaps_table, markdown, models_table, slice_of, targets_table
 from reverse_perturbation.retrieval import metrics
@@ -102,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
     )
     _copy_pages(made[headline], Path(args.report))
-    write_text(f"{args.report}.md", _report(data, comparisons, runs, pooled_gaps(gaps), Path(args.report).name))
+    probes = _metrics(made[headline], "probes")
+    write_text(f"{args.report}.md", _report(data, comparisons, runs, pooled_gaps(gaps), probes, Path(args.report).name))
     print(f"real cells: {args.report}.md and .json, {args.report}/")
 
 
@@ -196,6 +198,7 @@ def _report(
     comparisons: Mapping[Experiment, Mapping[str, Any]],
     runs: Mapping[Experiment, Mapping[str, Mapping[str, Any]]],
     pooled: Sequence[Mapping[str, Any]],
+    probes: Mapping[str, Any],
     folder: str,
 ) -> str:
     headline = comparisons[EXPERIMENTS[0]]
@@ -229,7 +232,8 @@ def _report(
         "## Training",
         f"![Training curves]({folder}/training.png)\n\nFine-tuning under the headline mask, the selection fit of each "
         f"model and seed; fusion's epoch 0 is logistic regression. All pages of this experiment: "
-        f"[report]({folder}/report.md), [data]({folder}/data_audit.md).",
+        f"[report]({folder}/report.md) with ceilings, errors and confidence, [data]({folder}/data_audit.md).",
+        probes_section(probes).rstrip(),
     ]
     for experiment, found in runs.items():
         parts += [

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from reverse_perturbation.analysis import calibration, errors
 from reverse_perturbation.config import Params
 from reverse_perturbation.report import plots
+from reverse_perturbation.report.probes import probes_section
 from reverse_perturbation.report.tables import markdown
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.compare import SHARED
@@ -64,6 +65,17 @@ def analyse(folder, names):
     write_json(folder / "metrics" / "analysis.json", analysis.summary(tables, {"exact_hit@1": 0.875, "mrr": 0.9375}))
 
 
+def probe(at_chance: bool) -> dict:
+    gap = {"found": 0.3, "chance": 0.25, "low": -0.05 if at_chance else 0.02, "high": 0.15}
+    return {"exact_hit@1": gap, "mrr": gap, "at_chance": at_chance}
+
+
+def probes(leaks=()) -> dict:
+    """What the stage probe would have written."""
+    masks = {mask: {"targets": probe(mask == "all_targets"), "gem_group": None} for mask in ("own", "all_targets")}
+    return {"masks": masks, "leaks": list(leaks)}
+
+
 def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, training=True, models=TRAINED):
     """Write what the stages before would have, then run compare and report."""
     about = {field: f"the {field}" for field in SHARED} | {
@@ -102,6 +114,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
     with (folder / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(params(seeds=list(seeds), models=list(models)), file)
     analyse(folder, names)
+    write_json(folder / "metrics" / "probes.json", probes())
     shared = ["--params", folder / "params.yaml", "--metrics", folder / "metrics", "--scores", folder / "scores"]
     shared += ["--baselines", "logreg", "logreg_prior", "pca"]
     compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
@@ -155,6 +168,17 @@ def test_the_verdict_names_the_number_of_missed_targets(simulated):
     assert missed > 0
     assert len(verdicts) == 5
     assert f"**Verdict: {missed} of 5 targets are missed.**" in text
+
+
+def test_probes_are_told_and_a_leak_cannot_be_overlooked(simulated):
+    section = simulated[1].split("## Leak probes")[1]
+    assert (
+        "| own | counts of the target genes | 0.300 | 0.250 | 0.300 | 0.250 | +0.020 to +0.150 | above chance |"
+        in section
+    )
+    assert "| all_targets | gem group | - | - | - | - | - | absent from the data |" in section
+    assert "the target genes tell nothing" in section
+    assert "**Leak: all_targets: zeros above chance.**" in probes_section(probes(["all_targets: zeros"]))
 
 
 def test_scgpt_alone_is_compared_where_nothing_else_was_trained(tmp_path, capsys):
