@@ -1,0 +1,124 @@
+"""Time the baseline's fit against scikit-learn's lbfgs on a simulated screen, side by side, and print a table.
+
+    python benchmarks/logreg.py                                             # the default screen
+    python benchmarks/logreg.py --conditions 282 --cells 91205 --genes 5045 --c 1 --repeats 1   # full size, an hour
+
+Both minimise the same objective on the same matrix; scikit-learn stops at its own tolerance. The last row is the path
+over all C of params.yaml: each fit from scratch, as one would with scikit-learn, against each from the one before.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression as Sklearn
+
+from reverse_perturbation.config import Simulated, load_params
+from reverse_perturbation.data.mask import apply_mask
+from reverse_perturbation.data.normalize import log1p_cp10k
+from reverse_perturbation.data.simulate import simulate
+from reverse_perturbation.data.split import split_cells
+from reverse_perturbation.data.vocab import load_aliases
+from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.models.softmax import fit_softmax
+from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.retrieval import metrics
+
+Weights = tuple[np.ndarray, np.ndarray]
+
+
+def screen(config: Simulated) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """Return expression float64 CSR, class numbers, and whether a cell is a query, of a simulated screen, mask own."""
+    cells = simulate(pd.read_csv("data/norman_conditions.csv"), config, list(default_vocabulary()), load_aliases())
+    split = split_cells(cells.obs, seed=42, label_space="legacy")
+    masked = apply_mask(cells, "own")
+    rows = cells.obs_names.get_indexer(split["cell"])
+    expression = sp.csr_matrix(log1p_cp10k(masked.counts, masked.totals)[rows], dtype=np.float64)
+    _, code = np.unique(split["condition"].astype(str), return_inverse=True)
+    return expression, code, (split["part"] == "query").to_numpy()
+
+
+def theirs(x: sp.csr_matrix, y: np.ndarray, c: float) -> tuple[Weights, int]:
+    """Fit as the earlier project did."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = Sklearn(C=c, max_iter=5000).fit(x, y)
+    return (model.coef_, model.intercept_), int(model.n_iter_[0])
+
+
+def ours(x: sp.csr_matrix, y: np.ndarray, c: float, start: Weights | None = None) -> tuple[Weights, int]:
+    """Fit as this project does."""
+    found = fit_softmax(x, y, c, 500, start)
+    return (found.coef, found.intercept), found.n_iter
+
+
+def path(x: sp.csr_matrix, y: np.ndarray, cs: list[float], fit: Callable[..., tuple[Weights, int]]) -> int:
+    """Fit every C; ours from the one before."""
+    iterations, weights = 0, None
+    for c in sorted(cs):
+        weights, n = fit(x, y, c, weights) if fit is ours else fit(x, y, c)
+        iterations += n
+    return iterations
+
+
+def objective(weights: Weights, x: sp.csr_matrix, y: np.ndarray, c: float) -> float:
+    """Return mean cross-entropy plus the penalty."""
+    log_proba = log_softmax(x @ weights[0].T + weights[1], axis=1)
+    return float(-log_proba[np.arange(len(y)), y].mean() + (weights[0] ** 2).sum() / (2 * c * len(y)))
+
+
+def timed(call: Callable[[], object], repeats: int) -> tuple[float, str, object]:
+    """Return the median of the seconds, the range, and the last result."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), f"{min(seconds):.2f} to {max(seconds):.2f}", result
+
+
+def main() -> None:
+    """Simulate, fit, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--conditions", type=int, default=40)
+    parser.add_argument("--cells", type=int, default=6000)
+    parser.add_argument("--genes", type=int, default=600)
+    parser.add_argument("--c", type=float, nargs="+", default=[0.03, 1.0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--path", action="store_true", help="also the path over all C of params.yaml")
+    args = parser.parse_args()
+    x, code, query = screen(Simulated(conditions=args.conditions, cells=args.cells, genes=args.genes, seed=0))
+    known, y, names = x[~query], code[~query], np.unique(code).astype(str).astype(object)
+    print(f"{known.shape[0]:,} cells x {known.shape[1]:,} genes, {len(names)} conditions, mask own, legacy labels\n")
+    rows = []
+    for c in args.c:
+        found = {fit.__name__: timed(lambda fit=fit, c=c: fit(known, y, c), args.repeats) for fit in (theirs, ours)}
+        best = min(objective(result[0], known, y, c) for *_, result in found.values())
+        for name, (seconds, spread, ((coef, intercept), iterations)) in found.items():
+            scores = x[query] @ coef.T + intercept
+            value = metrics.compute(scores, code[query].astype(str).astype(object), names)
+            rows.append(
+                {"fit": f"C {c:g}, {name}", "seconds": seconds, "range": spread, "iterations": str(iterations)}
+                | {"times faster": found["theirs"][0] / seconds}
+                | {"objective above the lower": f"{objective((coef, intercept), known, y, c) / best - 1:.1e}"}
+                | {"exact_hit@1": value["exact_hit@1"], "mrr": value["mrr"]}
+            )
+    if args.path:
+        cs = load_params().logreg.c
+        found = {fit.__name__: timed(lambda fit=fit: path(known, y, cs, fit), args.repeats) for fit in (theirs, ours)}
+        for name, (seconds, spread, iterations) in found.items():
+            rows.append(
+                {"fit": f"{len(cs)} C, {name}", "seconds": seconds, "range": spread, "iterations": str(iterations)}
+                | {"times faster": found["theirs"][0] / seconds}
+            )
+    print(markdown(pd.DataFrame(rows)))
+
+
+if __name__ == "__main__":
+    main()
