@@ -42,7 +42,7 @@ def test_a_model_added_as_the_docs_say_is_evaluated_like_the_others(tmp_path):
         call(module, *command[3:])
         call(
             "reverse_perturbation.stages.evaluate", *inputs, "--model", "centroid", "--outputs", stage["outs"][0],
-            "--metrics", "centroid.json", "--grid", "grid.csv", "--scores", "scores.npz",
+            "--metrics", "centroid.json", "--scores", "scores.npz",
         )  # fmt: skip
     found = read_json(tmp_path / "centroid.json")
     assert found["exact_hit@1"] > 1.5 / found["provenance"]["conditions"]

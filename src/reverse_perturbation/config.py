@@ -12,7 +12,9 @@ from reverse_perturbation.errors import InputError
 Mask = Literal["none", "own", "all_targets"]
 GeneSet = Literal["all", "vocab"]
 Ranking = Literal["classifier", "library"]
-LibraryKind = Literal["bootstrap", "mean", "raw_cell"]
+LibraryKind = Literal["bootstrap", "mean", "raw_cell", "raw_cell_vote"]
+Similarity = Literal["cosine", "euclidean"]
+Embedding = Literal["plain", "centred", "whitened"]
 QueryKind = Literal["cell", "pseudobulk"]
 ValueInput = Literal["binned", "binned_random", "log1p"]
 Readout = Literal["cls", "mean", "genes"]
@@ -198,8 +200,11 @@ class Library(Section):
     """What stands for a condition when cells are compared with it."""
 
     kind: LibraryKind
+    embedding: Embedding
+    similarity: Similarity
     prototypes: Count
     cells_per_prototype: Count
+    neighbours: Count
     seed: Seed
 
 
@@ -210,6 +215,22 @@ class Query(Section):
     cells: Count
     draws: Count
     seed: Seed
+
+
+class LibraryQuery(Section):
+    """What the grid of libraries and queries spans, and its intervals."""
+
+    cells: Annotated[list[Count], Field(min_length=1)]
+    validation_cells: Count
+    draws: Count
+    seed: Seed
+
+    @field_validator("cells")
+    @classmethod
+    def _each_size_once(cls, cells: list[int]) -> list[int]:
+        if len(set(cells)) < len(cells):
+            raise ValueError("a size of pseudo-bulk is listed twice; list each once")
+        return cells
 
 
 class Evaluate(Section):
@@ -261,6 +282,7 @@ class Params(Section):
     fusion: Fusion
     library: Library
     query: Query
+    library_query: LibraryQuery
     evaluate: Evaluate
     compare: Compare
     analysis: Analysis

@@ -34,7 +34,7 @@ from reverse_perturbation.storage import sha256, write_atomically, write_json, w
 BASELINES = ("logreg", "logreg_prior", "logreg_library", "pca")
 HEADLINE: Mask = "all_targets"
 MASKS: tuple[Mask, ...] = get_args(Mask)
-PAGES = ("report.md", "data_audit.md")
+PAGES = ("report.md", "data_audit.md", "library_query.md", "library_query.csv")
 PICTURES = "plots/models"
 DRAWS = 2000  # of the bootstrap over all splits
 SPLIT_SEEDS = (42, 43, 44)
@@ -232,7 +232,8 @@ def _report(
         "## Training",
         f"![Training curves]({folder}/training.png)\n\nFine-tuning under the headline mask, the selection fit of each "
         f"model and seed; fusion's epoch 0 is logistic regression. All pages of this experiment: "
-        f"[report]({folder}/report.md) with ceilings, errors and confidence, [data]({folder}/data_audit.md).",
+        f"[report]({folder}/report.md) with ceilings, errors and confidence, [libraries and queries]({folder}/"
+        f"library_query.md), [data]({folder}/data_audit.md).",
         probes_section(probes).rstrip(),
     ]
     for experiment, found in runs.items():

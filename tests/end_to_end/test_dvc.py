@@ -77,7 +77,7 @@ def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
         ("fusion.linear_learning_rate", 0.5, {"fuse"}),
         ("launcher", "python -W ignore -m", {"finetune", "fuse"}),
         ("scgpt.value_input", "binned", {"pretrain", "finetune", "fuse", "embed"}),
-        ("models", ["scgpt"], {"compare", "analysis", "report"}),
+        ("models", ["scgpt"], {"library_query", "compare", "analysis", "report"}),
         ("pca.components", 9, {"pca"}),
         ("split.query_fraction", 0.3, {"split"}),
         ("data.simulated.seed", 5, {"prepare"}),

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from reverse_perturbation import real_cells
 from reverse_perturbation.check import main as check
 from reverse_perturbation.data.contract import read_cells, write_cells
+from reverse_perturbation.data.screen import load_screen
+from reverse_perturbation.models.pca import Pca
 from reverse_perturbation.models.scgpt.resume import Progress
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages import embed, fuse
@@ -46,14 +48,37 @@ def test_every_model_answers_the_same_queries(simulated):
             assert other[field] == first[field]
 
 
-def test_a_grid_has_every_setting(simulated):
-    for name in MODELS:
-        rows = pd.read_csv(simulated / "results" / "grid" / f"{name}.csv")
-        rankings = {"logreg": 1, "logreg_prior": 1, "logreg_library": 1, "pca": 3, "scgpt": 4, "fusion": 4}[
-            name.rsplit("-", 1)[0]
-        ]
-        assert len(rows) == rankings * 2 * 2
-        assert set(rows["labels"]) == {"legacy", "canonical"}
+def test_the_grid_has_every_setting_and_agrees_with_the_metrics(simulated):
+    rows = pd.read_csv(simulated / "results" / "reports" / "library_query.csv")
+    settings = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells"] == 1)]
+    counts = {"logreg": 1, "logreg_prior": 1, "logreg_library": 1, "pca": 20, "scgpt": 21, "fusion": 21}
+    assert settings.groupby("model").size().to_dict() == counts
+    assert set(rows["labels"]) == {"legacy", "canonical"}
+    assert set(rows["cells"]) == {1, 5, 10, 25, 50, 100}
+    found = settings.set_index(["model", "ranking", "embedding", "similarity"])["mrr"]
+    for name in ("logreg", "logreg_prior", "logreg_library"):
+        expected = metrics(simulated, f"{name}-42")["mrr"]
+        assert found[name, "classifier", "-", "-"] == pytest.approx(expected, abs=1e-4)
+    assert found["pca", "bootstrap", "plain", "cosine"] == pytest.approx(metrics(simulated, "pca-42")["mrr"], abs=1e-4)
+    seeds = np.mean([metrics(simulated, f"scgpt-{seed}")["mrr"] for seed in (0, 1)])
+    assert found["scgpt", "classifier", "-", "-"] == pytest.approx(seeds, abs=1e-4)
+    page = (simulated / "results" / "reports" / "library_query.md").read_text()
+    assert "**One cell at hand: " in page
+
+
+def test_embeddings_are_centred_on_what_the_model_makes_of_the_control_cells(simulated):
+    paths = [simulated / "data" / name for name in ("prepared/cells.h5ad", "split/split.csv", "vocab/genes.csv")]
+    screen = load_screen(*paths, mask="all_targets", genes="all", controls=True)
+    control = screen.log1p()[screen.rows("control")]
+    for fit in ("selection", "final"):
+        expected = Pca.load(simulated / "models" / "pca" / fit).embed(control).mean(axis=0)
+        found = Outputs.load(simulated / "data" / "outputs" / "pca" / f"{fit}.npz")
+        assert found.control_mean == pytest.approx(expected, abs=1e-5)
+    for name in ("scgpt-0", "fusion-1"):
+        found = Outputs.load(simulated / "data" / "outputs" / name / "final.npz")
+        assert found.control_mean is not None
+        near, far = found.embedding.min(axis=0), found.embedding.max(axis=0)
+        assert ((near < found.control_mean) & (found.control_mean < far)).all()
 
 
 def test_logistic_regression_finds_what_was_simulated(simulated):

@@ -18,6 +18,7 @@ from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.stages import analysis, compare, report
 from reverse_perturbation.storage import write_json
 from tests.end_to_end.pipeline import params
+from tests.report.test_library_query import grid_rows
 
 CONDITIONS = np.array(["A+B", "A+ctrl", "B+ctrl", "D+ctrl"], dtype=object)
 LABELS = np.repeat(CONDITIONS, 10)
@@ -82,6 +83,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         "source": source,
         "query": query,
         "query_draws": {"cells": 10, "draws": 5, "seed": 42},
+        "labels": "canonical",
         "split_seed": 42,
         "queries": 40,
         "conditions": 4,
@@ -96,14 +98,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         own = about | {"training_seed": int(name[-1]) if name.startswith(TRAINED) else None}
         rest = {"validation": {"exact_hit@1": 0.123, "mrr": 0.321}, "chance": metrics.chance(LABELS, CONDITIONS)}
         write_json(folder / "metrics" / f"{name}.json", found | rest | {"provenance": own})
-        cell = {"ranking": "classifier", "query": "cell", "labels": "canonical", "queries": 40, "conditions": 4}
-        bulk = cell | {"query": "pseudobulk", "queries": 5 * (4 - skipped)}
-        rows = [
-            cell | {"skipped_conditions": 0, "query_conditions": 4} | found,
-            bulk | {"skipped_conditions": skipped, "query_conditions": 4} | (found if skipped < 4 else {}),
-        ]
-        (folder / "grid").mkdir(exist_ok=True)
-        pd.DataFrame(rows).to_csv(folder / "grid" / f"{name}.csv", index=False)
+    grid_rows(skipped).to_csv(folder / "grid.csv", index=False)
     for run in [name for name in names if name.startswith(TRAINED)] if training else ():
         curves = folder / "training" / run / "plots" / "metrics"
         curves.mkdir(parents=True, exist_ok=True)
@@ -120,7 +115,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
     compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
     places = [
         "--grid",
-        folder / "grid",
+        folder / "grid.csv",
         "--analysis",
         folder / "analysis",
         "--training",
@@ -218,14 +213,15 @@ def test_no_nan_and_no_none(simulated, tmp_path):
         assert not re.search(r"\b(nan|none|inf)\b", text, flags=re.I)
 
 
-def test_skipped_conditions_are_reported(simulated, tmp_path):
-    heading = "Every library, query and label space"
-    found = table(simulated[1], heading).set_index(["query", "model"])
-    assert found.loc[("pseudobulk", "scgpt"), ["queries", "skipped"]].tolist() == ["15", "1 of 4"]
-    assert found.loc[("cell", "pca"), ["queries", "skipped"]].tolist() == ["40", "0 of 4"]
-    assert "averages 10 query cells; a condition with fewer" in simulated[1]
-    found = table(make(tmp_path, skipped=4), heading).set_index(["query", "model"])
-    assert found.loc[("pseudobulk", "pca"), ["queries", "skipped", "mrr"]].tolist() == ["0", "4 of 4", "-"]
+def test_the_libraries_are_summed_up_and_the_grid_is_pointed_to(simulated, tmp_path):
+    heading = "Libraries and queries"
+    found = table(simulated[1], heading).set_index(["model", "at hand"])
+    assert found.loc[("scgpt", "pseudo-bulk"), ["ranking", "query cells averaged"]].tolist() == ["mean", "10"]
+    assert "[library_query.md](library_query.md)" in simulated[1]
+    found = table(make(tmp_path, skipped=4), heading).set_index(["model", "at hand"])
+    assert (
+        found.loc[("scgpt", "pseudo-bulk"), ["query cells averaged", "query mrr", "classifier"]].tolist() == ["-"] * 3
+    )
 
 
 def test_one_seed_and_pseudobulks_come_with_their_caveats(simulated, tmp_path):
@@ -335,13 +331,14 @@ def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_pa
         "metrics/analysis.json",
         "analysis/facts.csv",
         "scores/scgpt-1.npz",
+        "grid.csv",
     ],
 )
 def test_a_missing_file_ends_with_one_line(simulated, tmp_path, capsys, missing):
     make(tmp_path)
     (tmp_path / missing).unlink()
     capsys.readouterr()
-    arguments = ["--params", "params.yaml", "--metrics", "metrics", "--scores", "scores", "--grid", "grid"]
+    arguments = ["--params", "params.yaml", "--metrics", "metrics", "--scores", "scores", "--grid", "grid.csv"]
     arguments += ["--analysis", "analysis"]
     arguments += ["--training", "training", "--plots", "plots", "--output", "again.md"]
     arguments = [each if each.startswith("--") else str(tmp_path / each) for each in arguments]

@@ -38,6 +38,17 @@ def test_round_trip(tmp_path, classifier, embedding):
             assert (after == before).all()
 
 
+def test_the_mean_of_the_control_cells_survives_and_has_the_embedding_s_dimensions(tmp_path):
+    mean = np.array([1, 2, 3, 4], dtype=np.float32)
+    Outputs(CELLS, None, None, EMBEDDING, "hash", mean).save(tmp_path / "a.npz")
+    found = Outputs.load(tmp_path / "a.npz")
+    assert found.control_mean is not None
+    assert found.control_mean.tolist() == [1, 2, 3, 4]
+    for embedding, broken in ((EMBEDDING, mean[:3]), (None, mean)):
+        with pytest.raises(ValueError, match="control_mean is not of the embedding's dimensions"):
+            Outputs(CELLS, LOG_PROBA, CONDITIONS, embedding, None, broken)
+
+
 @pytest.mark.parametrize(
     ("log_proba", "conditions", "embedding", "complaint"),
     [

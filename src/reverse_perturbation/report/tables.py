@@ -20,6 +20,12 @@ HEADLINE = (
     "confidence_auc",
 )
 
+SIMULATED = (
+    "> **Simulated cells.** These figures show that the pipeline works and how the models compare on a generative\n"
+    "> model of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
+    "> [norman_subset.md](norman_subset.md)."
+)
+
 
 def markdown(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, decimals: int = 3) -> str:
     """Lay out rows as a Markdown table; numbers get ``decimals`` places and stand to the right."""

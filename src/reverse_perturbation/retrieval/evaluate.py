@@ -1,31 +1,26 @@
 """One evaluator for every model: outputs in, scores and metrics out; it does not know which model it judges."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-import pandas as pd
 from scipy.special import softmax
 
-from reverse_perturbation.conditions import LABEL_SPACES, LabelSpace, in_space
-from reverse_perturbation.config import Library, LibraryKind, Query, QueryKind, Ranking
+from reverse_perturbation.conditions import LabelSpace, in_space
+from reverse_perturbation.config import Library, Query, QueryKind, Ranking
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.retrieval.query import pseudobulk
 from reverse_perturbation.retrieval.rank import translate
+from reverse_perturbation.retrieval.search import SearchRanker
+from reverse_perturbation.retrieval.transform import Transform
 from reverse_perturbation.storage import write_atomically
-
-LIBRARIES: tuple[LibraryKind, ...] = ("bootstrap", "mean", "raw_cell")
-QUERIES: tuple[QueryKind, ...] = ("cell", "pseudobulk")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How queries are ranked: by ``classifier`` or a library, which queries, in which label space."""
+    """How queries are ranked: by ``classifier`` or a kind of library, which queries, in which label space."""
 
     ranking: str
     query: QueryKind
@@ -46,7 +41,7 @@ class Scores:
         Candidates, object array of str.
     scores
         float [n_queries, n_conditions], higher is better: probabilities of a classifier, in float64 because in
-        float32 those below 1e-45 would all be 0 and tie; or cosine similarities, float32.
+        float32 those below 1e-45 would all be 0 and tie; or what a ``SearchRanker`` gives.
     """
 
     queries: np.ndarray
@@ -126,16 +121,6 @@ class Evaluator:
                 "library; run `dvc repro split`"
             )
 
-    def settings(self, outputs: Outputs) -> Iterator[Setting]:
-        """List every setting these outputs allow."""
-        rankings = ([] if outputs.log_proba is None else ["classifier"]) + (
-            [] if outputs.embedding is None else list(LIBRARIES)
-        )
-        for labels in LABEL_SPACES:
-            for ranking in rankings:
-                for query in QUERIES:
-                    yield Setting(ranking, query, labels)
-
     def headline(self, outputs: Outputs, ranking: Ranking) -> Setting:
         """Choose the setting of the headline: as asked for, where the model can."""
         classify = outputs.log_proba is not None and (ranking == "classifier" or outputs.embedding is None)
@@ -158,27 +143,42 @@ class Evaluator:
         InputError
             If the outputs are not of these cells, or no condition has cells enough for a pseudo-bulk.
         """
+        in_library = self.check(outputs, library_parts)
+        groups, truth, names = self.queries(setting, query_part)
+        if setting.ranking == "classifier":
+            return Scores(names, truth, *self.classify(outputs, groups, setting.labels, in_library))
+        assert outputs.embedding is not None
+        library = self.library.model_copy(update={"kind": setting.ranking})
+        transform = Transform.fit(library.embedding, outputs.embedding[in_library], outputs.control_mean)
+        ranker = SearchRanker(library).fit(
+            transform(outputs.embedding[in_library]), in_space(self.legacy, setting.labels)[in_library]
+        )
+        return Scores(names, truth, ranker.conditions, ranker.scores(average(transform(outputs.embedding), groups)))
+
+    def check(self, outputs: Outputs, library_parts: tuple[str, ...]) -> np.ndarray:
+        """Return the rows of the cells in some parts, once the outputs are known to be of these cells.
+
+        Raises
+        ------
+        InputError
+            If they are not.
+        """
         if list(outputs.cells) != list(self.cells):
             raise InputError("outputs are not of the cells of this split, in its order; run `dvc repro`")
-        in_library = np.flatnonzero(np.isin(self.parts, library_parts))
-        groups, truth, names = self._queries(setting, query_part)
-        if setting.ranking == "classifier":
-            assert outputs.log_proba is not None
-            assert outputs.conditions is not None
-            rows = outputs.log_proba[groups].mean(axis=1, dtype=np.float64)
-            conditions = np.asarray(outputs.conditions, dtype=object)
-            if setting.labels != self.fitted_space:
-                counts = dict(zip(*np.unique(self.legacy[in_library].astype(str), return_counts=True), strict=True))
-                rows, conditions = translate(rows, conditions, counts, setting.labels)
-            return Scores(names, truth, conditions, softmax(rows.astype(np.float64), axis=1))
-        assert outputs.embedding is not None
-        ranker = LibraryRanker(
-            setting.ranking,  # type: ignore[arg-type]
-            prototypes=self.library.prototypes,
-            cells_per_prototype=self.library.cells_per_prototype,
-            seed=self.library.seed,
-        ).fit(outputs.embedding[in_library], in_space(self.legacy, setting.labels)[in_library])
-        return Scores(names, truth, ranker.conditions, ranker.scores(outputs.embedding[groups].mean(axis=1)))
+        return np.flatnonzero(np.isin(self.parts, library_parts))
+
+    def classify(
+        self, outputs: Outputs, groups: np.ndarray, labels: LabelSpace, in_library: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the conditions and their probabilities, float64 [n_queries, n_conditions], in a label space."""
+        assert outputs.log_proba is not None
+        assert outputs.conditions is not None
+        rows = average(outputs.log_proba, groups)
+        conditions = np.asarray(outputs.conditions, dtype=object)
+        if labels != self.fitted_space:
+            counts = dict(zip(*np.unique(self.legacy[in_library].astype(str), return_counts=True), strict=True))
+            rows, conditions = translate(rows, conditions, counts, labels)
+        return conditions, softmax(rows.astype(np.float64), axis=1)
 
     def skipped(self, setting: Setting, query_part: str = "query") -> dict[str, int]:
         """Return the conditions with too few cells for a query of this kind, and how many they have."""
@@ -186,8 +186,14 @@ class Evaluator:
             return {}
         return pseudobulk(in_space(self.legacy[self.parts == query_part], setting.labels), self.query).skipped
 
-    def _queries(self, setting: Setting, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the cells that are averaged for each query, int [n, cells], and the queries' labels and names."""
+    def queries(self, setting: Setting, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the cells that are averaged for each query, int [n, cells], and the queries' labels and names.
+
+        Raises
+        ------
+        InputError
+            If no condition has cells enough for a pseudo-bulk.
+        """
         rows = np.flatnonzero(self.parts == part)
         labels = in_space(self.legacy, setting.labels)[rows]
         if setting.query == "cell":
@@ -201,30 +207,9 @@ class Evaluator:
         return rows[bulks.groups], bulks.labels, numbered
 
 
-def grid(evaluator: Evaluator, outputs: Outputs) -> pd.DataFrame:
-    """Evaluate every setting on the query cells.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a setting: ``ranking``, ``query``, ``labels``, the numbers of ``queries`` and ``conditions``,
-        ``skipped_conditions`` (those of ``query_conditions`` with too few query cells for a pseudo-bulk), and the
-        metrics, which are empty where every condition is skipped.
-    """
-    rows = []
-    for setting in evaluator.settings(outputs):
-        row: dict[str, object] = {"ranking": setting.ranking, "query": setting.query, "labels": setting.labels}
-        in_query = evaluator.parts == "query"
-        size = {
-            "queries": 0,
-            "conditions": len(set(in_space(evaluator.legacy[evaluator.parts != "query"], setting.labels))),
-            "skipped_conditions": len(evaluator.skipped(setting)),
-            "query_conditions": len(set(in_space(evaluator.legacy[in_query], setting.labels))),
-        }
-        if size["skipped_conditions"] == size["query_conditions"]:
-            rows.append(row | size)
-            continue
-        scores = evaluator.scores(outputs, setting)
-        size |= {"queries": len(scores.labels), "conditions": len(scores.conditions)}
-        rows.append(row | size | metrics.compute(scores.scores, scores.labels, scores.conditions))
-    return pd.DataFrame(rows)
+def average(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return float64 [n_queries, d]: the mean over each query's rows, int [n_queries, cells], of float [n, d]."""
+    total = np.zeros((len(groups), values.shape[1]))
+    for rows in groups.T:
+        total += values[rows]
+    return total / groups.shape[1]

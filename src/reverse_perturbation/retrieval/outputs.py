@@ -26,6 +26,8 @@ class Outputs:
         float32 [n, d], or None for a model without one.
     screen_sha256
         Of the masked screen the model was given, see ``data.fingerprint``; None where it is not known.
+    control_mean
+        float32 [d], mean embedding of the control cells, which are in no part of the split; None without them.
     """
 
     cells: np.ndarray
@@ -33,6 +35,7 @@ class Outputs:
     conditions: np.ndarray | None
     embedding: np.ndarray | None
     screen_sha256: str | None = None
+    control_mean: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.log_proba is None and self.embedding is None:
@@ -45,6 +48,10 @@ class Outputs:
                 raise ValueError(f"{name} is of shape {values.shape} for {len(self.cells)} cells")
             if values is not None and np.isnan(values).any():
                 raise ValueError(f"{name} holds NaN")
+        if self.control_mean is not None and (
+            self.embedding is None or self.control_mean.shape != self.embedding.shape[1:]
+        ):
+            raise ValueError("control_mean is not of the embedding's dimensions")
         if self.log_proba is not None and self.conditions is not None:
             if self.log_proba.shape[1] != len(self.conditions):
                 raise ValueError("log_proba needs one column a condition")
@@ -59,6 +66,8 @@ class Outputs:
             arrays["conditions"] = self.conditions.astype(str)
         if self.embedding is not None:
             arrays["embedding"] = self.embedding.astype(np.float32)
+        if self.control_mean is not None:
+            arrays["control_mean"] = self.control_mean.astype(np.float32)
         if self.screen_sha256 is not None:
             arrays["screen_sha256"] = np.array(self.screen_sha256)
         with write_atomically(path) as temporary, temporary.open("wb") as file:
@@ -84,6 +93,7 @@ class Outputs:
                 conditions=found["conditions"].astype(object) if "conditions" in found else None,
                 embedding=found.get("embedding"),
                 screen_sha256=str(found["screen_sha256"]) if "screen_sha256" in found else None,
+                control_mean=found.get("control_mean"),
             )
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; run `dvc repro` to make it") from None

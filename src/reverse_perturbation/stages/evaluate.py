@@ -7,34 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from reverse_perturbation.config import Params
-from reverse_perturbation.data.contract import read_obs
-from reverse_perturbation.data.screen import read_split
-from reverse_perturbation.errors import InputError
 from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.evaluate import Evaluator, grid
+from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import read_json, sha256, write_json, write_text
+from reverse_perturbation.stages.evaluator import evaluator_of
+from reverse_perturbation.storage import read_json, sha256, write_json
 
 
 def evaluate(args: argparse.Namespace, params: Params) -> None:
-    """Write the headline metrics, the grid of all settings, and the headline's scores."""
-    frame = read_split(args.split)
-    obs = read_obs(args.cells)
-    strange = frame.loc[~frame["cell"].isin(obs.index), "cell"]
-    if len(strange):
-        raise InputError(f"{args.split}: cell {strange.iloc[0]!r} is not in {args.cells}; run `dvc repro split`")
-    evaluator = Evaluator(
-        cells=frame["cell"].to_numpy(dtype=object),
-        legacy=obs.loc[frame["cell"], "condition"].astype(str).to_numpy(dtype=object),
-        parts=frame["part"].to_numpy(dtype=object),
-        fitted_space=params.labels,
-        library=params.library,
-        query=params.query,
-    )
+    """Write the headline metrics and scores."""
+    evaluator = evaluator_of(args.cells, args.split, params)
     final = Outputs.load(Path(args.outputs) / "final.npz")
     setting = evaluator.headline(final, params.evaluate.ranking)
     scores = evaluator.scores(final, setting)
+    skipped = evaluator.skipped(setting)
     found = metrics.compute(scores.scores, scores.labels, scores.conditions)
     validation = _validation(args, evaluator, params)
     write_json(
@@ -49,23 +36,17 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
             | {
                 "queries": len(scores.labels),
                 "conditions": len(scores.conditions),
-                "skipped_conditions": len(evaluator.skipped(setting)),
+                "skipped_conditions": len(skipped),
             },
         },
     )
-    table = grid(evaluator, final)
-    write_text(args.grid, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     scores.save(args.scores)
     print(
         f"evaluate: {args.model} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
         f"{found['exact_hit@1']:.3f}, mrr {found['mrr']:.3f} on {len(scores.labels):,} queries"
     )
-    bulks = table[table["query"] == "pseudobulk"].drop_duplicates("labels")
-    left_out = [f"{row.skipped_conditions} of {row.query_conditions} ({row.labels})" for row in bulks.itertuples()]
-    print(
-        f"evaluate: pseudo-bulks of {params.query.cells} cells leave out the conditions with fewer query cells: "
-        + ", ".join(left_out)
-    )
+    if skipped:
+        print(f"evaluate: {len(skipped)} conditions have fewer than {params.query.cells} query cells and are left out")
 
 
 def _validation(args: argparse.Namespace, evaluator: Evaluator, params: Params) -> dict[str, float]:
@@ -113,7 +94,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--trained", help="folder of the trained weights, where there are some")
     arguments.add_argument("--seed", type=int, help="training seed, where there is one")
     arguments.add_argument("--metrics", required=True, help="where to write the headline metrics, .json")
-    arguments.add_argument("--grid", required=True, help="where to write all settings, .csv")
     arguments.add_argument("--scores", required=True, help="where to write the headline's scores, .npz")
     run(evaluate, arguments, argv)
 

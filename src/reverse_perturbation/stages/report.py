@@ -30,9 +30,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
     loaded = {name: Run.load(name, args.metrics, args.scores) for name in names}
     runs = {name: run.metrics for name, run in loaded.items()}
     scores = {name: run.scores for name, run in loaded.items()}
-    grid = pd.concat(
-        pd.read_csv(Path(args.grid) / f"{name}.csv").assign(model=name.rsplit("-", 1)[0]) for name in names
-    )
+    grid = _read_grid(Path(args.grid))
     comparison = _read(args.metrics, "comparison", "compare")
     tables = analysis.Tables.load(args.analysis, _read(args.metrics, "analysis", "analysis"))
     title = slice_of(comparison["provenance"])
@@ -94,6 +92,12 @@ def _read(folder: str, name: str, stage: str) -> dict[str, Any]:
     return content
 
 
+def _read_grid(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run `dvc repro library_query` to make it")
+    return pd.read_csv(path)
+
+
 def _curves(folder: Path) -> pd.DataFrame:
     """Read what DVCLive wrote: one file a metric, columns step, which is the epoch, and the metric."""
     files = sorted((folder / "plots" / "metrics").glob("*.tsv"))
@@ -116,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--metrics", required=True, help="folder of the metrics files")
     arguments.add_argument("--scores", required=True, help="folder of the score files")
-    arguments.add_argument("--grid", required=True, help="folder of the grids")
+    arguments.add_argument("--grid", required=True, help="every library and query of every model, .csv")
     arguments.add_argument("--analysis", required=True, help="folder of the tables of the stage analysis")
     arguments.add_argument("--training", required=True, help="folder of the training curves")
     arguments.add_argument("--baselines", required=True, nargs="+", help="names of the baselines")

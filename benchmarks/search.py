@@ -1,0 +1,96 @@
+"""Time the search in a library at the size of the whole Norman screen, and its memory, and print a table.
+
+    OMP_NUM_THREADS=2 python benchmarks/search.py               # each search in a process of its own, some five minutes
+    OMP_NUM_THREADS=2 python benchmarks/search.py --grid        # and the whole grid of one model, both label spaces
+
+Random embeddings: exact search takes as long for them as for any others.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import time
+from typing import get_args
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from reverse_perturbation.config import LibraryKind, Similarity, load_params
+from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.retrieval.evaluate import Evaluator
+from reverse_perturbation.retrieval.grid import grid
+from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.search import SearchRanker
+
+PARAMS = load_params()
+Size = tuple[int, int, int, int]
+
+
+def embeddings(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return float32 reference and query embeddings, and the reference cells' conditions."""
+    n_reference, n_queries, width, conditions = size
+    rng = np.random.default_rng(0)
+    labels = np.array([f"G{i % conditions:03}+ctrl" for i in range(n_reference)], dtype=object)
+    shape = [(n, width) for n in (n_reference, n_queries)]
+    reference, queries = (rng.standard_normal(each, dtype=np.float32) for each in shape)
+    return reference, labels, queries
+
+
+def one(kind: LibraryKind, similarity: Similarity, size: Size) -> dict[str, object]:
+    """Build a library and ask it about every query."""
+    reference, labels, queries = embeddings(size)
+    start = time.perf_counter()
+    ranker = SearchRanker(PARAMS.library.model_copy(update={"kind": kind, "similarity": similarity}))
+    ranker.fit(reference, labels)
+    fitted = time.perf_counter()
+    ranker.search(queries)
+    end = time.perf_counter()
+    return {"library": kind, "similarity": similarity, "build, s": fitted - start, "search, s": end - fitted} | peak()
+
+
+def whole(size: Size) -> dict[str, object]:
+    """Answer every query in every way for one model: cells and pseudo-bulks, all libraries, both label spaces."""
+    reference, labels, queries = embeddings(size)
+    asked = np.array([f"G{i % size[3]:03}+ctrl" for i in range(len(queries))], dtype=object)
+    cells = np.array([f"c{i}" for i in range(len(reference) + len(queries))], dtype=object)
+    parts = np.repeat(np.array(["reference", "query"], dtype=object), [len(reference), len(queries)])
+    legacy = np.concatenate([labels, asked])
+    evaluator = Evaluator(cells, legacy, parts, "canonical", PARAMS.library, PARAMS.query)
+    embedding = np.concatenate([reference, queries])
+    del reference, queries
+    outputs = Outputs(cells, None, None, embedding, None, np.zeros(size[2], dtype=np.float32))
+    start = time.perf_counter()
+    for _ in grid(evaluator, outputs, PARAMS.library_query.cells):
+        pass
+    taken = time.perf_counter() - start
+    return {"library": "the whole grid", "similarity": "both", "build, s": None, "search, s": taken} | peak()
+
+
+def peak() -> dict[str, object]:
+    """Return the most memory this process has held, its embeddings and Python included."""
+    return {"peak, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+
+
+def main() -> None:
+    """Run the searches one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=int, default=67152, help="reference cells")
+    parser.add_argument("--queries", type=int, default=16651, help="query cells")
+    parser.add_argument("--width", type=int, default=512, help="dimensions of the embedding")
+    parser.add_argument("--conditions", type=int, default=282, help="conditions")
+    parser.add_argument("--grid", action="store_true", help="the whole grid of one model as well")
+    args = parser.parse_args()
+    size = (args.reference, args.queries, args.width, args.conditions)
+    jobs = [(one, (kind, s, size)) for kind in get_args(LibraryKind) for s in get_args(Similarity)]
+    jobs += [(whole, (size,))] if args.grid else []
+    rows = []
+    for function, arguments in jobs:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            rows.append(pool.apply(function, arguments))
+    threads = max((each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"), default=1)
+    print(f"{args.queries:,} queries, {args.reference:,} cells, {args.width} dimensions, {threads} BLAS threads\n")
+    print(markdown(rows, decimals=1))
+
+
+if __name__ == "__main__":
+    main()

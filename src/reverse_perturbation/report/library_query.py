@@ -1,0 +1,156 @@
+"""The page on libraries and queries: what to use for one cell and for a pseudo-bulk, and the grid behind it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from reverse_perturbation.config import Params
+from reverse_perturbation.report.tables import SIMULATED, markdown
+from reverse_perturbation.retrieval.grid import INTERVALS, LIBRARY, choose
+
+Row = Mapping[str, Any]
+
+
+def library_query(rows: pd.DataFrame, params: Params) -> str:
+    """Write the page as Markdown.
+
+    Parameters
+    ----------
+    rows
+        The grid of every model, as the stage library_query writes it.
+    params
+        All of params.yaml.
+    """
+    of_space = rows[(rows["part"] == "query") & (rows["labels"] == params.labels)]
+    shown = of_space[of_space["queries"] > 0].sort_values("cells", kind="stable")
+    parts = [
+        "# Libraries and queries",
+        SIMULATED if params.data.source == "simulated" else "",
+        f"{params.data.source} data, mask {params.mask}, {params.labels} labels, split seed {params.split.seed}. "
+        f"Models with training seeds are means over {len(params.seeds)}. In brackets 95 % intervals, bootstraps: "
+        "single cells are drawn again within their condition; pseudo-bulks of one condition share cells, so whole "
+        "conditions are.",
+        "## Recommendation",
+        "Each model's library with the highest mrr on validation, by a fit and a library that have not seen those "
+        f"cells, for one cell and for pseudo-bulks of {params.library_query.validation_cells}: most conditions have "
+        "few validation cells. Confirmed once on the query cells, by the final fit; `classifier` is the model's own "
+        "mrr on the same queries. Validation cannot tell a chosen library from the `others in its interval`.",
+        recommended(rows, params),
+        markdown(chosen_table(rows, params.labels)),
+        "## By number of cells",
+        "The chosen library on the query cells. A condition with fewer cells than a pseudo-bulk needs has no such "
+        "query and is counted under `skipped`, so the rows of a model are not of the same conditions.",
+        markdown(_by_cells(confirmation(rows, params.labels))),
+        "## The grid",
+        f"All on the query cells, {params.labels} labels; nothing was chosen by them. The other label space, the other "
+        "metrics and the validation rows are in [library_query.csv](library_query.csv). Euclidean distances do not "
+        "depend on the origin, so `centred` is there by cosine alone.",
+        _sizes(of_space),
+        markdown([{name: row[name] for name in ("cells", "model", *LIBRARY)} | _texts(row) for row in _dicts(shown)]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def confirmation(rows: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """Return the chosen libraries' rows on the query cells in the label space the models were fitted in.
+
+    One a model and size, ``single`` where it is one cell; ``classifier`` is the mrr of the model's own.
+    """
+    query = rows[(rows["part"] == "query") & (rows["labels"] == labels) & (rows["queries"] > 0)]
+    classifier = query[query["ranking"] == "classifier"].set_index(["model", "cells"])["mrr"].rename("classifier")
+    chosen = choose(rows)
+    chosen = chosen.assign(single=chosen["cells"] == 1)[["model", *LIBRARY, "single"]]
+    found = query.assign(single=query["cells"] == 1).merge(chosen, on=list(chosen))
+    return found.join(classifier, on=["model", "cells"]).sort_values(["model", "cells"], kind="stable")
+
+
+def chosen_table(rows: pd.DataFrame, labels: str) -> list[dict[str, Any]]:
+    """One row a model and use: its library, and how that did on the query cells; pseudo-bulks of the smallest size."""
+    first = confirmation(rows, labels).drop_duplicates(["model", "single"])
+    confirmed = {(row["model"], row["single"]): row for row in _dicts(first)}
+    table = []
+    for row in _dicts(choose(rows).sort_values(["cells", "model"], kind="stable")):
+        query = confirmed.get((row["model"], row["cells"] == 1))
+        table.append(
+            {"model": row["model"], "at hand": "one cell" if row["cells"] == 1 else "pseudo-bulk"}
+            | {name: row[name] for name in LIBRARY}
+            | {"validation mrr": _text(row, "mrr"), "others in its interval": _others(rows, row)}
+            | {"query cells averaged": str(query["cells"]) if query else "-"}
+            | {"query mrr": _text(query, "mrr") if query else "-"}
+            | {"classifier": float(query["classifier"]) if query else None}
+        )
+    return table
+
+
+def recommended(rows: pd.DataFrame, params: Params) -> str:
+    """Say in words what to use, over all models: for each use what has the highest mrr on validation."""
+    validation = rows[rows["part"] == "validation"].dropna(subset=["mrr"])
+    lines = []
+    for use, cells in (("One cell at hand", 1), ("A pseudo-bulk at hand", params.library_query.validation_cells)):
+        of_use = validation[validation["cells"] == cells].sort_values("mrr", ascending=False, kind="stable")
+        libraries = _dicts(of_use[of_use["ranking"] != "classifier"])
+        classifiers = _dicts(of_use[of_use["ranking"] == "classifier"])
+        if not libraries:
+            key = "library_query.validation_cells"
+            lines.append(f"- **{use}**: no condition has {cells} validation cells to choose by; lower {key}.")
+            continue
+        best = libraries[0]
+        setting = f"library `{best['ranking']}`, embedding `{best['embedding']}`, `{best['similarity']}`"
+        line = f"- **{use}: {best['model']}, {setting}**, validation mrr {best['mrr']:.3f}."
+        if classifiers:
+            word = "higher" if classifiers[0]["mrr"] > best["mrr"] else "not higher"
+            line += f" The best classifier, {classifiers[0]['model']}'s, is {word}: {classifiers[0]['mrr']:.3f}."
+        lines.append(line + _on_queries(rows, best, params.labels))
+    return "\n".join(lines)
+
+
+def _on_queries(rows: pd.DataFrame, best: Row, labels: str) -> str:
+    """Say what the recommended library reached on the query cells, and with how many cells to ask."""
+    found = confirmation(rows, labels)
+    found = found[(found["model"] == best["model"]) & (found["single"] == (best["cells"] == 1))]
+    if found.empty:
+        return " No condition has query cells enough to confirm it."
+    if best["cells"] == 1:
+        return f" On the query cells: mrr {_text(_dicts(found)[0], 'mrr')}."
+    by_size = ", ".join(f"{row['mrr']:.3f} for {row['cells']}" for row in _dicts(found))
+    rising = " Average all the cells there are." if found["mrr"].is_monotonic_increasing and len(found) > 1 else ""
+    return f" On the query cells, by cells averaged: mrr {by_size}.{rising}"
+
+
+def _others(rows: pd.DataFrame, chosen: Row) -> str:
+    """Count the libraries that validation cannot tell from the chosen one."""
+    same = (rows["model"] == chosen["model"]) & (rows["part"] == "validation") & (rows["cells"] == chosen["cells"])
+    mrr = rows.loc[same & (rows["ranking"] != "classifier"), "mrr"]
+    return f"{(mrr >= chosen['mrr_low']).sum() - 1} of {len(mrr) - 1}"
+
+
+def _by_cells(confirmed: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {name: row[name] for name in ("model", "cells", "queries")}
+        | {"skipped": row["skipped_conditions"]}
+        | _texts(row)
+        | {"classifier mrr": float(row["classifier"])}
+        for row in _dicts(confirmed)
+    ]
+
+
+def _sizes(rows: pd.DataFrame) -> str:
+    """Say which sizes leave conditions out."""
+    sizes = _dicts(rows.drop_duplicates("cells").sort_values("cells"))
+    short = [f"{row['skipped_conditions']} have fewer than {row['cells']}" for row in sizes if row["cells"] > 1]
+    return f"Of {sizes[0]['conditions']} conditions, by query cells: {', '.join(short)}; those have no such query."
+
+
+def _texts(row: Row) -> dict[str, str]:
+    return {name: _text(row, name) for name in INTERVALS}
+
+
+def _text(row: Row, name: str) -> str:
+    """Write a metric with its interval, where it has one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:.3f}" if pd.isna(low) else f"{row[name]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _dicts(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]

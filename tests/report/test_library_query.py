@@ -1,0 +1,92 @@
+"""The page on libraries and queries: the choice by validation, its confirmation, and every row."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reverse_perturbation.config import Params
+from reverse_perturbation.report.library_query import chosen_table, library_query
+from tests.end_to_end.pipeline import params
+
+LIBRARIES = [("classifier", "-", "-"), ("mean", "plain", "cosine"), ("raw_cell", "whitened", "euclidean")]
+CELL, BULK = (0.6, 0.3, 0.4), (0.7, 0.5, 0.45)  # mrr of these on validation; on the query cells 0.01 less
+PARAMS = Params.model_validate(params())
+
+
+def grid_rows(skipped: int = 1, held_out: int = 4) -> pd.DataFrame:
+    """Four conditions; ``skipped`` have too few query cells for pseudo-bulks of 10, ``held_out`` enough validation."""
+    rows = []
+    for model in ("scgpt", "pca", "logreg"):
+        for part, labels, cells, mrrs, conditions in (
+            ("validation", "canonical", 1, CELL, 4),
+            ("validation", "canonical", 5, BULK, held_out),
+            ("query", "canonical", 1, CELL, 4),
+            ("query", "canonical", 10, BULK, 4 - skipped),
+            ("query", "legacy", 1, (0.99,) * 3, 4),
+        ):
+            for setting, mrr in zip(LIBRARIES, mrrs, strict=True):
+                if (model, setting[0] == "classifier") in (("pca", True), ("logreg", False)):
+                    continue
+                value = (mrr - 0.01 * (part == "query") - 0.1 * (model == "pca")) if conditions else np.nan
+                key = dict(zip(("ranking", "embedding", "similarity"), setting, strict=True))
+                size = {"queries": conditions * (10 if cells == 1 else 5), "conditions": 4}
+                row = {"model": model, "labels": labels, "part": part, "cells": cells} | key | size
+                row |= {"skipped_conditions": 4 - conditions, "mrr": value, "exact_hit@1": value}
+                alone = cells > 1 and conditions == 1
+                for name in ("mrr", "exact_hit@1"):
+                    row |= {f"{name}_low": np.nan if alone else value - 0.2, f"{name}_high": value + 0.2}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_the_choice_is_validation_s_and_its_confirmation_the_query_cells():
+    table = {(row["model"], row["at hand"]): row for row in chosen_table(grid_rows(), "canonical")}
+    assert list(table) == [("pca", "one cell"), ("scgpt", "one cell"), ("pca", "pseudo-bulk"), ("scgpt", "pseudo-bulk")]
+    row = table["scgpt", "one cell"]
+    assert (row["ranking"], row["embedding"], row["similarity"]) == ("raw_cell", "whitened", "euclidean")
+    assert row["validation mrr"] == "0.400 (0.200 to 0.600)"
+    assert row["others in its interval"] == "1 of 1"
+    assert (row["query cells averaged"], row["query mrr"]) == ("1", "0.390 (0.190 to 0.590)")
+    assert row["classifier"] == pytest.approx(0.59)
+    assert np.isnan(table["pca", "one cell"]["classifier"])
+    assert table["scgpt", "pseudo-bulk"]["ranking"] == "mean"
+    assert table["scgpt", "pseudo-bulk"]["query cells averaged"] == "10"
+
+
+def test_the_recommendation_in_words():
+    page = library_query(grid_rows(), PARAMS)
+    cell, bulk = re.findall(r"^- .*$", page, flags=re.M)
+    assert cell == (
+        "- **One cell at hand: scgpt, library `raw_cell`, embedding `whitened`, `euclidean`**, validation mrr 0.400. "
+        "The best classifier, scgpt's, is higher: 0.600. On the query cells: mrr 0.390 (0.190 to 0.590)."
+    )
+    assert bulk.startswith("- **A pseudo-bulk at hand: scgpt, library `mean`, embedding `plain`, `cosine`**")
+    assert bulk.endswith("On the query cells, by cells averaged: mrr 0.490 for 10.")
+
+
+def test_sizes_no_condition_has_are_told_and_leave_no_nan():
+    page = library_query(grid_rows(skipped=4), PARAMS)
+    assert "Of 4 conditions, by query cells: 4 have fewer than 10" in page
+    assert "No condition has query cells enough to confirm it." in page
+    assert not re.search(r"\b(nan|none)\b", page, flags=re.I)
+    page = library_query(grid_rows(held_out=0), PARAMS)
+    assert "- **A pseudo-bulk at hand**: no condition has 5 validation cells to choose by; lower" in page
+    assert not re.search(r"\b(nan|none)\b", page, flags=re.I)
+
+
+def test_one_condition_has_no_interval():
+    page = library_query(grid_rows(skipped=3), PARAMS)
+    assert "| 10 | scgpt | mean | plain | cosine | 0.490 | 0.490 |" in page
+
+
+def test_the_grid_has_every_row_of_its_label_space():
+    page = library_query(grid_rows(), PARAMS)
+    grid = page.split("## The grid")[1]
+    assert grid.count("\n| 1 | ") == 3 + 2 + 1
+    assert grid.count("\n| 10 | ") == 3 + 2 + 1
+    assert "0.990" not in page, "that is the legacy space"
+    assert ("**Simulated cells.**" in page) == (PARAMS.data.source == "simulated")
+    real = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"source": "h5ad"})})
+    assert "imulated" not in library_query(grid_rows(), real)
