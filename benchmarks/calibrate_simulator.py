@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from reverse_perturbation.config import Pca as PcaConfig
-from reverse_perturbation.config import Simulated
+from reverse_perturbation.config import Simulated, load_params
 from reverse_perturbation.data.mask import apply_mask, library_sizes
 from reverse_perturbation.data.normalize import log1p_cp10k
 from reverse_perturbation.data.simulate import simulate
@@ -66,7 +66,7 @@ def difficulty(cells: AnnData, mask: str, space: str, iterations: int) -> dict[s
     found["logreg"] = report(logreg.scores(expression[query]), labels[query], logreg.conditions)
 
     embedding = Pca(PcaConfig(components=50, seed=0)).fit(expression[~query]).embed(expression)
-    ranker = LibraryRanker("bootstrap", prototypes=30, cells_per_prototype=50, seed=42)
+    ranker = LibraryRanker(load_params().library)
     ranker.fit(embedding[~query], labels[~query])
     found["pca"] = report(ranker.scores(embedding[query]), labels[query], ranker.conditions)
     return found

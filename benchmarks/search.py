@@ -19,8 +19,8 @@ from reverse_perturbation.config import LibraryKind, Similarity, load_params
 from reverse_perturbation.report.tables import markdown
 from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.grid import grid
+from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.retrieval.search import SearchRanker
 
 PARAMS = load_params()
 Size = tuple[int, int, int, int]
@@ -40,7 +40,7 @@ def one(kind: LibraryKind, similarity: Similarity, size: Size) -> dict[str, obje
     """Build a library and ask it about every query."""
     reference, labels, queries = embeddings(size)
     start = time.perf_counter()
-    ranker = SearchRanker(PARAMS.library.model_copy(update={"kind": kind, "similarity": similarity}))
+    ranker = LibraryRanker(PARAMS.library.model_copy(update={"kind": kind, "similarity": similarity}))
     ranker.fit(reference, labels)
     fitted = time.perf_counter()
     ranker.search(queries)

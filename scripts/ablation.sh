@@ -2,14 +2,14 @@
 # Ablation on real cells: every row differs from `default` in what its name says. Rows are DVC experiments, so a row
 # that was run before comes from the run-cache; a row that fails is named at the end and the script exits with 1.
 #
-#   scripts/ablation.sh /path/to/norman_subset.h5ad [group ...]     groups: adaptation loss values readout heads other
+#   scripts/ablation.sh /path/to/norman_subset.h5ad [group ...]     groups: adaptation loss values readout heads augmentation other
 #
 # Writes results/reports/ablation.md and .csv, both by `dvc exp show`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 data=$(realpath "${1:?path of an .h5ad file}")
 shift
-groups=${*:-adaptation loss values readout heads other}
+groups=${*:-adaptation loss values readout heads augmentation other}
 report=results/reports/ablation
 failed=()
 
@@ -71,9 +71,16 @@ heads() {
 other() {
   row not-pretrained pretrain.epochs=0
   row pretrained-20 pretrain.epochs=20
+  row ema-0.99 finetune.ema=0.99
+  row probe-5 finetune.probe_epochs=5
+}
+
+augmentation() {
   for cells in 1 2 4; do
     row mixing-$cells finetune.mixing=$cells
   done
+  row thinning finetune.mixing=1 finetune.thinning=0.5
+  row token-dropout finetune.mixing=1 finetune.token_dropout=0.2
 }
 
 row default

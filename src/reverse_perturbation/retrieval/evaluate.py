@@ -10,10 +10,10 @@ from scipy.special import softmax
 from reverse_perturbation.conditions import LabelSpace, in_space
 from reverse_perturbation.config import Library, Query, QueryKind, Ranking
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.retrieval.query import pseudobulk
 from reverse_perturbation.retrieval.rank import translate
-from reverse_perturbation.retrieval.search import SearchRanker
 from reverse_perturbation.retrieval.transform import Transform
 from reverse_perturbation.storage import write_atomically
 
@@ -41,7 +41,7 @@ class Scores:
         Candidates, object array of str.
     scores
         float [n_queries, n_conditions], higher is better: probabilities of a classifier, in float64 because in
-        float32 those below 1e-45 would all be 0 and tie; or what a ``SearchRanker`` gives.
+        float32 those below 1e-45 would all be 0 and tie; or what a ``LibraryRanker`` gives.
     """
 
     queries: np.ndarray
@@ -150,7 +150,7 @@ class Evaluator:
         assert outputs.embedding is not None
         library = self.library.model_copy(update={"kind": setting.ranking})
         transform = Transform.fit(library.embedding, outputs.embedding[in_library], outputs.control_mean)
-        ranker = SearchRanker(library).fit(
+        ranker = LibraryRanker(library).fit(
             transform(outputs.embedding[in_library]), in_space(self.legacy, setting.labels)[in_library]
         )
         return Scores(names, truth, ranker.conditions, ranker.scores(average(transform(outputs.embedding), groups)))

@@ -9,9 +9,9 @@ import pandas as pd
 from reverse_perturbation.conditions import LABEL_SPACES, LabelSpace, in_space
 from reverse_perturbation.config import Embedding, LibraryKind, LibraryQuery, Similarity
 from reverse_perturbation.retrieval.evaluate import Evaluator, Setting, average
+from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.metrics import REGISTRY, Ranking
 from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.retrieval.search import SearchRanker
 from reverse_perturbation.retrieval.significance import paired_bootstrap
 from reverse_perturbation.retrieval.transform import Transform
 
@@ -114,7 +114,7 @@ def grid(
             for similarity in SIMILARITIES[: 1 if embedding == "centred" else None]:
                 for kind, scored in SEARCHED.items():
                     config = evaluator.library.model_copy(update={"kind": kind, "similarity": similarity})
-                    ranker = SearchRanker(config).fit(cells[in_library], labels)
+                    ranker = LibraryRanker(config).fit(cells[in_library], labels)
                     for name, found in zip(scored, ranker.search(together), strict=False):
                         assert found is not None
                         for queries, own in zip(asked, np.split(found, ends), strict=True):

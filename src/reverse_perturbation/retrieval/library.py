@@ -1,34 +1,37 @@
-"""Libraries: vectors that stand for a condition, and the ranker that compares a query with them."""
+"""Libraries: vectors that stand for a condition, and the ranker that searches them, exactly and in bounded memory."""
 
 import hashlib
 
 import numpy as np
 
-from reverse_perturbation.config import LibraryKind
+from reverse_perturbation.config import Library
 
-BLOCK = 1024  # queries scored at once: with 67,152 library vectors, 275 MB of similarities
+BLOCK = 512  # queries at once: with 67,152 vectors 138 MB of nearness, and as much again to find the k nearest
 
 
 class LibraryRanker:
-    """Rank conditions by the highest cosine similarity of a query to one of their vectors.
+    """Rank conditions by a query's nearest vectors.
+
+    Of each condition the library holds, by ``kind``, ``bootstrap``: means of cells drawn with replacement; ``mean``:
+    the mean of all its cells; ``raw_cell`` and ``raw_cell_vote``: every cell. A condition scores the nearness of its
+    nearest vector: cosine similarity, or minus the Euclidean distance. For ``raw_cell_vote`` the ``neighbours`` nearest
+    cells vote for their conditions (Cover and Hart 1967, doi:10.1109/TIT.1967.1053964); those as near as the last of
+    them vote too, so that the order of the cells does not matter, and conditions with as many votes are ordered by
+    their nearest cell.
 
     Parameters
     ----------
-    kind
-        ``bootstrap``: means of cells drawn with replacement; ``mean``: the mean of all cells; ``raw_cell``:
-        every cell.
-    prototypes, cells_per_prototype, seed
-        For ``bootstrap``. The draws of a condition depend on the seed, its name and its own cells alone.
+    config
+        Section ``library``; its ``embedding`` is for ``Transform``. The draws of a condition's prototypes depend on the
+        seed, its name and its own cells alone.
     """
 
-    def __init__(self, kind: LibraryKind, *, prototypes: int, cells_per_prototype: int, seed: int):
-        self.kind = kind
-        self.prototypes = prototypes
-        self.cells_per_prototype = cells_per_prototype
-        self.seed = seed
+    def __init__(self, config: Library):
+        self.config = config
         self.conditions = np.empty(0, dtype=object)
         self._library = np.empty((0, 0), dtype=np.float32)
         self._starts = np.empty(0, dtype=np.int64)
+        self._origin = np.empty(0, dtype=np.float32)
 
     def fit(self, reference: np.ndarray, labels: np.ndarray) -> "LibraryRanker":
         """Build the library from reference embeddings, float [n, d], and their conditions.
@@ -46,27 +49,77 @@ class LibraryRanker:
         vectors = [self._vectors(name, reference[rows]) for name, rows in zip(names, groups, strict=True)]
         self.conditions = names.astype(object)
         self._starts = np.cumsum([0] + [len(v) for v in vectors[:-1]])
-        self._library = unit(np.concatenate(vectors))
+        self._library = self._searchable(np.concatenate(vectors))
         return self
 
     def scores(self, queries: np.ndarray) -> np.ndarray:
-        """Return float32 [n_queries, n_conditions] cosine similarities; those of a zero vector are 0."""
-        found = np.empty((len(queries), len(self.conditions)), dtype=np.float32)
+        """Return float [n_queries, n_conditions], higher is better; cosine similarities of a zero vector are 0."""
+        nearest, votes = self.search(queries)
+        return nearest if votes is None else votes
+
+    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Search once for both ways of scoring.
+
+        Returns
+        -------
+        nearest, votes
+            float32 [n_queries, n_conditions] nearness of each condition's nearest vector, cosine similarity (0 for a
+            zero vector) or minus the distance; and float64 votes plus less than one half by nearness, None unless
+            the library's kind is ``raw_cell_vote``.
+        """
+        nearest = np.empty((len(queries), len(self.conditions)), dtype=np.float32)
+        votes = np.zeros(nearest.shape) if self.config.kind == "raw_cell_vote" else None
+        sizes = np.diff(np.append(self._starts, len(self._library)))
+        condition = np.repeat(np.arange(len(sizes)), sizes)
         for start in range(0, len(queries), BLOCK):
-            similarity = unit(queries[start : start + BLOCK]) @ self._library.T
-            found[start : start + BLOCK] = np.maximum.reduceat(similarity, self._starts, axis=1)
-        return found
+            rows = slice(start, start + BLOCK)
+            near, squares = self._near(queries[rows])
+            best = np.maximum.reduceat(near, self._starts, axis=1)
+            if votes is not None:
+                votes[rows] = _votes(near, condition, min(self.config.neighbours, len(condition)))
+            nearest[rows] = best if squares is None else -np.sqrt(np.maximum(squares - best, 0))
+        if votes is not None:
+            votes += (1 + nearest) / 4 if self.config.similarity == "cosine" else 0.5 / (1 - nearest)
+        return nearest, votes
 
     def _vectors(self, name: str, cells: np.ndarray) -> np.ndarray:
-        if self.kind == "raw_cell":
-            return cells
-        if self.kind == "mean":
+        if self.config.kind == "mean":
             return cells.mean(axis=0, keepdims=True, dtype=np.float64)
+        if self.config.kind != "bootstrap":
+            return cells
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-        rng = np.random.default_rng([self.seed, key])
-        drawn = rng.integers(len(cells), size=(self.prototypes, self.cells_per_prototype))
+        rng = np.random.default_rng([self.config.seed, key])
+        drawn = rng.integers(len(cells), size=(self.config.prototypes, self.config.cells_per_prototype))
         result: np.ndarray = cells[drawn].mean(axis=1)
         return result
+
+    def _searchable(self, vectors: np.ndarray) -> np.ndarray:
+        """Return float32 vectors whose product with a prepared query is its nearness."""
+        if self.config.similarity == "cosine":
+            return unit(vectors)
+        # |q - v|^2 = |q|^2 - [2q, -1] . [v, |v|^2]: one matrix product as for cosine. Distances do not depend on the
+        # origin; in the library's mean the squares are smallest and float32 loses least.
+        vectors = vectors.astype(np.float32)
+        self._origin = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        vectors -= self._origin
+        return np.column_stack([vectors, np.square(vectors).sum(axis=1)])
+
+    def _near(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return float32 [n, n_vectors], the higher the nearer, and what minus it is the squared distance, [n, 1]."""
+        if self.config.similarity == "cosine":
+            return unit(queries) @ self._library.T, None
+        moved = np.asarray(queries, dtype=np.float32) - self._origin
+        asked = np.column_stack([2 * moved, np.full(len(moved), -1, dtype=np.float32)])
+        return asked @ self._library.T, np.square(moved).sum(axis=1, keepdims=True)
+
+
+def _votes(near: np.ndarray, condition: np.ndarray, k: int) -> np.ndarray:
+    """Return int64 [n, n_conditions]: cells of each condition among the k nearest and those level with the last."""
+    last = np.partition(near, -k, axis=1)[:, -k]
+    query, cell = np.nonzero(near >= last[:, None])
+    n_conditions = int(condition[-1]) + 1
+    counts = np.bincount(query * n_conditions + condition[cell], minlength=len(near) * n_conditions)
+    return counts.reshape(len(near), n_conditions)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

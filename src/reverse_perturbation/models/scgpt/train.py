@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import AdamW
 
-from reverse_perturbation.config import Finetune
+from reverse_perturbation.config import Finetune, Library
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.adapters import held
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
@@ -33,6 +33,9 @@ from reverse_perturbation.retrieval.library import LibraryRanker
 
 EVALUATION_BATCH = 256
 LIBRARY_CELLS = 50  # training cells a condition in the library of each epoch: enough for its mean, and soon embedded
+MEANS = Library(
+    kind="mean", embedding="plain", similarity="cosine", prototypes=1, cells_per_prototype=1, neighbours=1, seed=0
+)
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,7 @@ def _by_library(model: ScgptClassifier, task: Task, embedding: np.ndarray, devic
     order = np.argsort(targets, kind="stable")
     place = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])  # within the condition
     rows = task.train[order[place < LIBRARY_CELLS]]
-    library = LibraryRanker("mean", prototypes=1, cells_per_prototype=1, seed=0)
+    library = LibraryRanker(MEANS)
     library.fit(_ask(model, task.tokens, rows, device)[0], task.targets[rows])
     similarity = np.full((len(embedding), len(task.conditions)), -1.0, dtype=np.float32)
     similarity[:, library.conditions.astype(int)] = library.scores(embedding)
