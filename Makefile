@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test norman_subset sweep setup
+.PHONY: run test norman_subset norman_scale sweep setup
 
 run: setup
 	dvc repro
@@ -18,6 +18,10 @@ test: setup
 DATA ?= data/raw/norman_subset.h5ad
 norman_subset: setup
 	python -m reverse_perturbation.real_cells --data $(DATA)
+
+# The specification's protocol on simulated cells of Norman's size: about two hours on two cores.
+norman_scale: setup
+	python -m reverse_perturbation.norman_scale
 
 # make sweep SWEEPS="library query" WORKERS=2: named sweeps of scripts/sweep.sh, through DVC's queue with WORKERS.
 SWEEPS ?= library query

@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.norman_scale import PROTOCOL, TIME
 from reverse_perturbation.real_cells import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,12 @@ def test_settings_of_the_report_on_real_cells(experiment):
     found = with_settings(experiment.settings(Path("cells.h5ad")))
     assert (found.mask, found.split.seed) == (experiment.mask, experiment.split_seed)
     assert found.seeds == [0, 1, 2, 3, 4]
+
+
+def test_settings_at_norman_scale_are_the_specification_s_protocol():
+    found = with_settings(PROTOCOL | TIME)
+    assert (found.mask, found.labels, found.split.seed, len(found.seeds)) == ("own", "legacy", 42, 2)
+    assert found.data.simulated.model_dump(exclude={"seed"}) == {"conditions": 282, "cells": 91_205, "genes": 5_045}
 
 
 def test_the_readme_s_best_settings_are_those_of_the_report_on_real_cells():

@@ -8,7 +8,6 @@ simulated cells stay as they are, and a run whose result is in DVC's cache is no
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from dvc.api import DVCFileSystem
 
 from reverse_perturbation.check import MEANING
 from reverse_perturbation.config import Mask
+from reverse_perturbation.experiments import run_experiment, uncommitted
 from reverse_perturbation.report.probes import probes_section
 from reverse_perturbation.report.report import WHAT_FUSION_IS, WHAT_THE_BASELINES_ARE
 from reverse_perturbation.report.tables import gaps_table, markdown, models_table, slice_of, targets_table
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = Path(args.data).resolve()
     if not data.is_file():
         sys.exit(f"error: {args.data}: no such file; give the path of an .h5ad file with --data")
-    if dirty := _uncommitted():
+    if dirty := uncommitted():
         sys.exit(f"error: commit these changes first, so that the report belongs to a commit:\n{dirty}")
     made = {experiment: _run(data, experiment) for experiment in EXPERIMENTS}
     comparisons = {experiment: _metrics(files, "comparison") for experiment, files in made.items()}
@@ -108,22 +108,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"real cells: {args.report}.md and .json, {args.report}/")
 
 
-def _uncommitted() -> str:
-    command = ["git", "status", "--porcelain", "--untracked-files=no"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def _run(data: Path, experiment: Experiment) -> DVCFileSystem:
     """Run one experiment and return its files."""
-    name = f"{data.stem}-{experiment.mask}-{experiment.split_seed}".replace("_", "-")
-    # An experiment of this name from an earlier commit gives way; its stages still come from the run-cache.
-    subprocess.run(["dvc", "exp", "remove", "-q", name], check=False, capture_output=True)
-    command = ["dvc", "exp", "run", "--temp", "-n", name]
-    for key, value in experiment.settings(data).items():
-        command += ["-S", f"{key}={value}"]
     print(f"real cells: mask {experiment.mask}, split seed {experiment.split_seed}", flush=True)
-    subprocess.run(command, check=True)
-    return DVCFileSystem(rev=name)
+    name = f"{data.stem}-{experiment.mask}-{experiment.split_seed}".replace("_", "-")
+    return run_experiment(name, experiment.settings(data))[0]
 
 
 def _metrics(files: DVCFileSystem, name: str) -> dict[str, Any]:

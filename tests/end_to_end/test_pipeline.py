@@ -17,7 +17,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import load_file
 
-from reverse_perturbation import real_cells
+from reverse_perturbation import norman_scale, real_cells
 from reverse_perturbation.check import main as check
 from reverse_perturbation.data.contract import read_cells, write_cells
 from reverse_perturbation.data.screen import load_screen
@@ -330,7 +330,7 @@ def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, 
             shutil.copy(file, file.with_name(file.name.replace("-42", f"-{seed}")))
     monkeypatch.setattr(real_cells, "_run", lambda data, experiment: DirFileSystem(str(made), LocalFileSystem()))
     monkeypatch.setattr(real_cells, "TRAINING_SEEDS", range(2))
-    monkeypatch.setattr(real_cells, "_uncommitted", lambda: "")
+    monkeypatch.setattr(real_cells, "uncommitted", lambda: "")
     (tmp_path / "cells.h5ad").write_bytes(b"cells")
     real_cells.main(["--data", str(tmp_path / "cells.h5ad"), "--report", str(tmp_path / "real")])
     text = (tmp_path / "real.md").read_text()
@@ -356,6 +356,29 @@ def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, 
     assert all((tmp_path / "real" / picture).exists() for picture in pictures)
 
 
+def test_the_report_at_norman_scale(simulated, tmp_path, monkeypatch):
+    """The experiment is stood in for by the run above; what is tested is what is asked for and what is made of it."""
+    asked = {}
+
+    def run_experiment(name, settings, *targets):
+        asked.update(settings, targets=targets)
+        return DirFileSystem(str(simulated), LocalFileSystem()), {"prepare": 90.0}
+
+    monkeypatch.setattr(norman_scale, "run_experiment", run_experiment)
+    monkeypatch.setattr(norman_scale, "uncommitted", lambda: "")
+    norman_scale.main(["--set", "finetune.epochs=2", "--report", str(tmp_path / "scale.md")])
+    assert asked | {"mask": "own", "labels": "legacy", "finetune.epochs": "2", "targets": ("compare",)} == asked
+    text = (tmp_path / "scale.md").read_text()
+    missed = [name for name, target in metrics(simulated, "comparison")["targets"].items() if not target["passed"]]
+    assert text.count("**missed**") == len(missed)
+    assert ("**Every target is met.**" in text) == (not missed)
+    assert text.count("\n| scgpt | ") == 2 + 3, "two seeds, three metrics of the gap"
+    assert "\n| prepare | 1.5 |" in text
+    monkeypatch.setattr(norman_scale, "uncommitted", lambda: " M params.yaml")
+    with pytest.raises(SystemExit, match=r"commit these changes first(.|\n)*params\.yaml"):
+        norman_scale.main([])
+
+
 def test_a_cell_that_is_a_query_twice_counts_once():
     rows = {"condition": "A+ctrl", "model": "scgpt"}
     first = pd.DataFrame([rows | {"cell": cell, "mrr": gap} for cell, gap in (("a", 0.2), ("b", 0.4))])
@@ -369,7 +392,7 @@ def test_a_cell_that_is_a_query_twice_counts_once():
 
 def test_the_report_on_real_cells_belongs_to_a_commit(tmp_path, monkeypatch):
     (tmp_path / "cells.h5ad").write_bytes(b"cells")
-    monkeypatch.setattr(real_cells, "_uncommitted", lambda: " M params.yaml")
+    monkeypatch.setattr(real_cells, "uncommitted", lambda: " M params.yaml")
     with pytest.raises(SystemExit, match=r"commit these changes first(.|\n)*params\.yaml"):
         real_cells.main(["--data", str(tmp_path / "cells.h5ad")])
     with pytest.raises(SystemExit, match=r"none\.h5ad: no such file"):
