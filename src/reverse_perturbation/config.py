@@ -142,7 +142,6 @@ class Cache(Section):
 class Finetune(Section):
     """How scGPT is adapted to the task."""
 
-    precision: Precision
     epochs: Count
     patience: Count
     batch_size: Count
@@ -274,6 +273,7 @@ class Params(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     models: list[Trained]
     launcher: Annotated[str, Field(min_length=1)]
+    precision: Precision
     logreg: Logreg
     pca: Pca
     scgpt: Scgpt

@@ -54,6 +54,7 @@ def commands(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             for model, seed in product(content["models"], content["seeds"]):
                 key = f"{model}-{seed}"
                 command = stage["cmd"].replace("${item.model}", model).replace("${item.seed}", str(seed))
+                command = command.replace("${launcher}", content["launcher"])
                 yield f"{name}@{key}", command.replace("${key}", key)
             continue
         each = stage.get("foreach")

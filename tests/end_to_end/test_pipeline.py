@@ -174,17 +174,27 @@ def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsy
     assert not list((tmp_path / "data" / "resume").iterdir())
 
 
-def trained(simulated, folder, launcher="-m", **finetune):
-    """Run the first seed's fine-tuning as DVC does, in a process of its own; return its curves and final weights."""
+TWO_PROCESSES = "-m accelerate.commands.launch --cpu --num_processes 2 -m"
+
+
+def launched(simulated, folder, stage, launcher, **changes):
+    """Run a stage as DVC does, in a process of its own, where the whole pipeline has run; return what it prints."""
     shutil.copytree(simulated, folder)
-    # No dropout; shares of a batch that differ in size, and a last batch that is smaller.
-    content = params(finetune={"head_dropout": 0.0, "batch_size": 63} | finetune)
+    content = params(**changes)
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(content, file)
-    command = dict(commands(content))["finetune@0"].replace(content["launcher"], launcher)
+    command = dict(commands(content))[stage].replace(content["launcher"], launcher)
     done = subprocess.run([sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("finetune: epoch 1/2") == 1
+    return done.stdout
+
+
+def trained(simulated, folder, launcher="-m", **changes):
+    """Train the first seed; return its curves and final weights."""
+    # No dropout; shares of a batch that differ in size, and a last batch that is smaller.
+    changes["finetune"] = {"head_dropout": 0.0, "batch_size": 63}
+    said = launched(simulated, folder, "finetune@0", launcher, **changes)
+    assert said.count("finetune: epoch 1/2") == 1
     assert not list((folder / "data/resume").iterdir())
     names = ("train_loss", "validation_loss", "exact_hit_at_1", "mrr")
     curves = folder / "plots/training/scgpt-0/plots/metrics"
@@ -199,13 +209,30 @@ def farthest(one, two):
 def test_two_processes_train_what_one_trains_and_bfloat16_nearly_so(simulated, tmp_path):
     """Two processes take the same steps, up to the order in which numbers are added."""
     one, weights = trained(simulated, tmp_path / "one")
-    launcher = "-m accelerate.commands.launch --cpu --num_processes 2 -m"
-    two, others = trained(simulated, tmp_path / "two", launcher)
+    two, others = trained(simulated, tmp_path / "two", TWO_PROCESSES)
     assert two == pytest.approx(one, abs=2e-3)
     assert farthest(weights, others) < 2e-3
     half, halves = trained(simulated, tmp_path / "half", precision="bfloat16")
     assert half[:2] == pytest.approx(one[:2], rel=0.02), "losses"
     assert farthest(weights, halves) > 1e-4, "it is another precision"
+
+
+def outputs(folder):
+    return Outputs.load(folder / "data/outputs/fusion-0/final.npz")
+
+
+def test_two_processes_embed_what_one_embeds_and_bfloat16_nearly_so(simulated, tmp_path):
+    said = launched(simulated, tmp_path / "two", "embed@fusion-0", TWO_PROCESSES)
+    assert said.count("embed: fusion, final fit") == 1
+    one, two = outputs(simulated), outputs(tmp_path / "two")
+    assert (one.embedding == two.embedding).all()
+    assert (one.log_proba == two.log_proba).all()
+    launched(simulated, tmp_path / "half", "embed@fusion-0", "-m", precision="bfloat16")
+    half = outputs(tmp_path / "half")
+    assert (half.embedding != one.embedding).mean() > 0.5, "it is another precision"
+    cosine = (half.embedding * one.embedding).sum(axis=1)
+    lengths = np.linalg.norm(half.embedding, axis=1) * np.linalg.norm(one.embedding, axis=1)
+    assert (cosine >= 0.999 * lengths).all()
 
 
 def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_path):

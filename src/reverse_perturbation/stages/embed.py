@@ -16,7 +16,7 @@ from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.fusion import TokensAndExpression, load_fusion
 from reverse_perturbation.models.scgpt.inputs import tokenizer_of
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.stages.device import device
+from reverse_perturbation.stages.device import make_accelerator
 from reverse_perturbation.stages.screen import SCREEN, screen_of
 
 
@@ -33,16 +33,20 @@ def embed(args: argparse.Namespace, params: Params) -> None:
         load = partial(load_fusion, genes=list(screen.genes), source=args.cells)
     fits = {fit: load(args.model, fit, checkpoint) for fit in ("selection", "final")}
     frozen, _ = fits["final"]  # the same in both
-    asked = cached(frozen, tokens, folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device())
+    accelerator = make_accelerator(params.precision)
+    where = accelerator.device
+    with accelerator.main_process_first():  # the others find what it has written
+        asked = cached(frozen, tokens, folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=where)
     for fit, (model, conditions) in fits.items():
-        outputs = embed_cells(model, asked, screen.cells, conditions, device())
+        outputs = embed_cells(model, asked, screen.cells, conditions, accelerator)
         control_mean = None
         if len(controls.cells):
-            of_controls = embed_cells(model, control_tokens, controls.cells, conditions, device()).embedding
+            of_controls = embed_cells(model, control_tokens, controls.cells, conditions, accelerator).embedding
             control_mean = None if of_controls is None else of_controls.mean(axis=0)
         outputs = replace(outputs, screen_sha256=fingerprint(screen), control_mean=control_mean)
-        outputs.save(Path(args.outputs) / f"{fit}.npz")
-        print(f"embed: {args.kind}, {fit} fit, {len(screen.cells):,} cells")
+        if accelerator.is_main_process:
+            outputs.save(Path(args.outputs) / f"{fit}.npz")
+            print(f"embed: {args.kind}, {fit} fit, {len(screen.cells):,} cells")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

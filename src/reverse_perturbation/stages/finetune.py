@@ -44,7 +44,7 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
         return ScgptClassifier(checkpoint.model, token_ids, len(conditions), config)
 
     with resumable(args, params) as states:
-        accelerator = make_accelerator(config.precision)
+        accelerator = make_accelerator(params.precision)
         fits = fit_twice("finetune", fresh, screen, tokenize, checkpoint, config, accelerator, args=args, states=states)
         if accelerator.is_main_process:
             save_classifier(args.model, fits, conditions, checkpoint, config)
@@ -57,7 +57,7 @@ def resumable(args: argparse.Namespace, params: Params, *more: str) -> AbstractC
     """
     read = ("cells", "split", "genes", "checkpoint", *more)
     settings = params.model_dump(
-        include={"data": {"genes"}, "mask": True, "scgpt": True, "finetune": True, "fusion": True}
+        include={"data": {"genes"}, "mask": True, "precision": True, "scgpt": True, "finetune": True, "fusion": True}
     )
     return kept_until_done(args.resume, {name: getattr(args, name) for name in read}, settings | {"seed": args.seed})
 

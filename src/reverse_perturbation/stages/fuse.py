@@ -39,7 +39,7 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
 
     about = {"fusion": params.fusion.model_dump(), "genes": genes}
     with resumable(args, params, "logreg") as states:
-        accelerator = make_accelerator(config.precision)
+        accelerator = make_accelerator(params.precision)
         trained = fit_twice(
             "fuse",
             fresh,

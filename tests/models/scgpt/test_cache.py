@@ -59,7 +59,7 @@ def test_training_takes_the_same_course_with_and_without(checkpoint, task, tmp_p
         model = build(checkpoint, config)
         cells = task.tokens if folder is None else keep(model, task.tokens, folder)
         history = fit(model, dataclasses.replace(task, tokens=cells), config, seed=0, epochs=3, accelerator=ONE)
-        found.append((history, embed_cells(model, cells, CELLS, CONDITIONS, CPU)))
+        found.append((history, embed_cells(model, cells, CELLS, CONDITIONS, ONE)))
     (plain, without), (kept, beside) = found
     assert isinstance(cells, CachedTokens)
     for a, b in zip(plain, kept, strict=True):
@@ -98,7 +98,7 @@ def test_frozen_work_is_done_once_for_each_cell(checkpoint, task, tmp_path, monk
         mine = dataclasses.replace(task, tokens=cells)
         fit(model, mine, config, seed=seed, epochs=3, accelerator=ONE)
         fit(build(checkpoint, config, seed), mine, config, seed=seed, epochs=2, accelerator=ONE)
-        embed_cells(model, cells, CELLS, CONDITIONS, CPU)
+        embed_cells(model, cells, CELLS, CONDITIONS, ONE)
     assert sum(seen) == len(task.tokens.lengths)
 
 

@@ -62,7 +62,7 @@ def build(checkpoint, folder, config, rate=1e-3, seed=1, dropout=0.0) -> FusionC
 
 
 def outputs(model, cells):
-    return embed_cells(model, cells, CELLS, CONDITIONS, CPU)
+    return embed_cells(model, cells, CELLS, CONDITIONS, ONE)
 
 
 def same_as_logreg(found, fitted, expression) -> None:

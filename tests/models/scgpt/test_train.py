@@ -40,7 +40,7 @@ def test_a_contrastive_loss_alone_learns_and_is_judged_by_a_library(checkpoint, 
     history = fit(model, task, config, seed=0, epochs=12, accelerator=ONE)
     assert np.isnan(history[0].validation_loss)
     assert chosen_epoch(history).exact_hit_at_1 > 0.85
-    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
+    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, ONE)
     assert outputs.log_proba is None
     assert outputs.conditions is None
 
@@ -52,7 +52,7 @@ def test_both_rankings_are_followed_through_the_epochs(checkpoint, task):
     history = fit(model, task, config, seed=0, epochs=3, accelerator=ONE)
     last = history[-1]
     assert chosen_epoch(history) is last, "its weights are in the model"
-    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
+    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, ONE)
     unit = outputs.embedding / np.linalg.norm(outputs.embedding, axis=1, keepdims=True)
     means = np.stack([outputs.embedding[task.train[task.targets[task.train] == c]].mean(axis=0) for c in range(3)])
     similarity = unit[task.validation] @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
@@ -94,7 +94,7 @@ def test_the_chosen_epoch_s_weights_are_left_in_the_model(checkpoint, task):
     history = fit(model, drawing, config, seed=0, epochs=8, accelerator=ONE)
     chosen = chosen_epoch(history)
     assert chosen.epoch < len(history) <= highest_epoch(history).epoch + 3
-    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
+    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, ONE)
     hits = (outputs.log_proba[task.validation].argmax(axis=1) == task.targets[task.validation]).mean()
     assert hits == pytest.approx(chosen.exact_hit_at_1)
 
@@ -209,7 +209,7 @@ def test_the_mean_of_the_weights_is_judged_and_kept(checkpoint, task, monkeypatc
             means.append(decay * means[-1] + (1 - decay) * weights[name].double())
         kept = means[2 * chosen_epoch(history).epoch]
         assert torch.allclose(model.trainable_state()[name].double(), kept, atol=1e-6), name
-    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, CPU)
+    outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, ONE)
     hits = (outputs.log_proba[task.validation].argmax(axis=1) == task.targets[task.validation]).mean()
     assert hits == pytest.approx(chosen_epoch(history).exact_hit_at_1)
     assert (steps[-1]["head.classify.weight"] - model.head.classify.weight).abs().max() > 1e-4

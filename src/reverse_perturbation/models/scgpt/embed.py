@@ -2,6 +2,8 @@
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.tokens import Cells
@@ -14,9 +16,11 @@ def embed_cells(
     tokens: Cells,
     cells: np.ndarray,
     conditions: list[str],
-    device: torch.device,
+    accelerator: Accelerator,
 ) -> Outputs:
     """Compute embeddings and, where the model scores the conditions, class log-probabilities.
+
+    Of several processes each takes its share of the batches, the same batches as with one, and all return everything.
 
     Parameters
     ----------
@@ -28,28 +32,26 @@ def embed_cells(
         Ids, in the order of the split.
     conditions
         In the order of the model's logits.
-    device
-        Where to compute.
+    accelerator
+        Where to compute, with how many processes and in which precision.
 
     Returns
     -------
     Outputs
         Rows in the order of ``cells``; float32.
     """
-    embedding: np.ndarray | None = None
-    log_proba: np.ndarray | None = None
-    for rows, output in predict(model, tokens, np.arange(len(cells)), device):
-        found = output.embedding.float().cpu().numpy()
-        if embedding is None:
-            embedding = np.empty((len(cells), found.shape[1]), dtype=np.float32)
-        embedding[rows] = found
-        if output.logits is not None:
-            if log_proba is None:
-                log_proba = np.empty((len(cells), len(conditions)), dtype=np.float32)
-            log_proba[rows] = torch.log_softmax(output.logits.float(), dim=1).cpu().numpy()
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    with accelerator.autocast():
+        mine = [
+            (rows, output.embedding.float().cpu(), None if output.logits is None else output.logits.float().cpu())
+            for rows, output in predict(model, tokens, np.arange(len(cells)), accelerator.device, share)
+        ]
+    rows, embedding, logits = zip(*gather_object(mine), strict=True)
+    order = np.argsort(np.concatenate(rows))
+    scored = all(part is not None for part in logits)
     return Outputs(
         cells=cells,
-        log_proba=log_proba,
-        conditions=None if log_proba is None else np.asarray(conditions),
-        embedding=embedding,
+        log_proba=torch.log_softmax(torch.cat(logits), dim=1).numpy()[order] if scored else None,
+        conditions=np.asarray(conditions) if scored else None,
+        embedding=torch.cat(embedding).numpy()[order],
     )

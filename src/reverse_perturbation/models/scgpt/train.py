@@ -185,12 +185,12 @@ def make_optimizer(model: ScgptClassifier, config: Finetune) -> AdamW:
 
 
 def predict(
-    model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device
+    model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device, share: slice = slice(None)
 ) -> Iterator[tuple[np.ndarray, CellOutput]]:
-    """Yield rows and what the model says of them, in eval mode, cells of like length together."""
+    """Yield rows and what the model says of them, in eval mode, cells of like length together; a share of batches."""
     model.to(device).eval()
     with torch.inference_mode():
-        for batch in batches_by_length(rows, tokens.lengths, EVALUATION_BATCH):
+        for batch in batches_by_length(rows, tokens.lengths, EVALUATION_BATCH)[share]:
             yield batch, model(tokens.batch(batch).to(device))
 
 
