@@ -59,8 +59,12 @@ adaptation() {
 }
 
 library() {
-  for kind in bootstrap mean raw_cell; do
+  for kind in bootstrap mean raw_cell raw_cell_vote; do
     row library-$kind evaluate.ranking=library library.kind=$kind
+  done
+  row library-euclidean evaluate.ranking=library library.similarity=euclidean
+  for embedding in centred whitened; do
+    row library-$embedding evaluate.ranking=library library.embedding=$embedding
   done
 }
 

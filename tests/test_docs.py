@@ -41,10 +41,10 @@ def test_a_model_added_as_the_docs_say_is_evaluated_like_the_others(tmp_path):
     with inside(tmp_path):
         call(module, *command[3:])
         call(
-            "reverse_perturbation.stages.evaluate", *inputs, "--model", "centroid", "--outputs", stage["outs"][0],
-            "--metrics", "centroid.json", "--scores", "scores.npz",
+            "reverse_perturbation.stages.evaluate", *inputs, "--models", "centroid", "--outputs", "data/outputs",
+            "--metrics", "metrics", "--scores", "data/scores",
         )  # fmt: skip
-    found = read_json(tmp_path / "centroid.json")
+    found = read_json(tmp_path / "metrics" / "centroid-42.json")
     assert found["exact_hit@1"] > 1.5 / found["provenance"]["conditions"]
 
 

@@ -49,7 +49,9 @@ def _update(content: dict[str, Any], changes: dict[str, Any]) -> None:
 
 def commands(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Stage name and command, in the order of dvc.yaml, which is one in which they can run."""
-    for name, stage in yaml.load(ROOT / "dvc.yaml")["stages"].items():
+    pipeline = yaml.load(ROOT / "dvc.yaml")
+    baselines = pipeline["vars"][0]["baselines"]
+    for name, stage in pipeline["stages"].items():
         if "matrix" in stage:
             for model, seed in product(content["models"], content["seeds"]):
                 key = f"{model}-{seed}"
@@ -59,14 +61,13 @@ def commands(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         each = stage.get("foreach")
         if each is None:
-            yield name, stage["cmd"]
+            yield name, stage["cmd"].replace("${baselines}", baselines)
             continue
         items = content["seeds"] if each == "${seeds}" else each
         pairs = items.items() if isinstance(items, dict) else [(item, item) for item in items]
         for key, item in pairs:
             command = stage["do"]["cmd"].replace("${item}", str(item)).replace("${key}", str(key))
-            command = command.replace("${launcher}", content["launcher"])
-            yield f"{name}@{key}", command.replace("${split.seed}", str(content["split"]["seed"]))
+            yield f"{name}@{key}", command.replace("${launcher}", content["launcher"])
 
 
 def run(

@@ -75,7 +75,7 @@ def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
         ("targets.mrr", 0.5, {"compare"}),
         ("finetune.epochs", 3, {"finetune", "fuse"}),
         ("fusion.linear_learning_rate", 0.5, {"fuse"}),
-        ("launcher", "python -W ignore -m", {"finetune", "fuse"}),
+        ("launcher", "python -W ignore -m", {"finetune", "fuse", "embed"}),
         ("scgpt.value_input", "binned", {"pretrain", "finetune", "fuse", "embed"}),
         ("models", ["scgpt"], {"library_query", "compare", "analysis", "report"}),
         ("pca.components", 9, {"pca"}),

@@ -300,7 +300,7 @@ def test_what_is_frozen_runs_with_the_default_readout_and_is_computed_once(tmp_p
 
 
 def test_real_cells_run_as_they_are(norman_subset, tmp_path):
-    run(tmp_path, params(data={"source": "h5ad", "path": str(norman_subset)}), until="evaluate_baselines@pca")
+    run(tmp_path, params(data={"source": "h5ad", "path": str(norman_subset)}), until="evaluate_baselines")
     assert metrics(tmp_path, "logreg-42")["provenance"]["conditions"] == 33
     assert metrics(tmp_path, "logreg-42")["provenance"]["queries"] == 655
     assert metrics(tmp_path, "logreg-42")["exact_hit@1"] > 0.18

@@ -1,9 +1,9 @@
-"""Rank the conditions for every query and measure how well, for one model and seed."""
+"""Rank the conditions for every query and measure how well, for models of one training seed or without."""
 
 import argparse
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from reverse_perturbation.config import Params
@@ -16,52 +16,58 @@ from reverse_perturbation.storage import read_json, sha256, write_json
 
 
 def evaluate(args: argparse.Namespace, params: Params) -> None:
-    """Write the headline metrics and scores."""
+    """Write the headline metrics and scores of every model asked for."""
     evaluator = evaluator_of(args.cells, args.split, params)
-    final = Outputs.load(Path(args.outputs) / "final.npz")
-    setting = evaluator.headline(final, params.evaluate.ranking)
-    scores = evaluator.scores(final, setting)
-    skipped = evaluator.skipped(setting)
-    found = metrics.compute(scores.scores, scores.labels, scores.conditions)
-    validation = _validation(args, evaluator, params)
-    write_json(
-        args.metrics,
-        found
-        | {
-            "validation": validation,
-            "chance": metrics.chance(scores.labels, scores.conditions),
-            "provenance": _provenance(args, params)
-            | {"screen_sha256": final.screen_sha256, "evaluator_sha256": _evaluator_sha256()}
-            | asdict(setting)
+    shared = _provenance(args, params)
+    for model in args.models:
+        # A baseline has no training seed; its files carry the split's.
+        name = model if args.seed is None else f"{model}-{args.seed}"
+        file = f"{model}-{params.split.seed if args.seed is None else args.seed}"
+        outputs = {fit: Outputs.load(Path(args.outputs) / name / f"{fit}.npz") for fit in ("selection", "final")}
+        setting = evaluator.headline(outputs["final"], params.evaluate.ranking)
+        scores = evaluator.scores(outputs["final"], setting)
+        skipped = evaluator.skipped(setting)
+        found = metrics.compute(scores.scores, scores.labels, scores.conditions)
+        trained = read_json(Path(args.trained) / name / "config.json") if args.trained else {}
+        write_json(
+            Path(args.metrics) / f"{file}.json",
+            found
             | {
-                "queries": len(scores.labels),
-                "conditions": len(scores.conditions),
-                "skipped_conditions": len(skipped),
+                "validation": _validation(outputs["selection"], evaluator, params),
+                "chance": metrics.chance(scores.labels, scores.conditions),
+                "provenance": {"model": model}
+                | shared
+                | {"trainable_parameters": trained.get("trainable_parameters")}
+                | {"screen_sha256": outputs["final"].screen_sha256}
+                | asdict(setting)
+                | {
+                    "queries": len(scores.labels),
+                    "conditions": len(scores.conditions),
+                    "skipped_conditions": len(skipped),
+                },
             },
-        },
-    )
-    scores.save(args.scores)
-    print(
-        f"evaluate: {args.model} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
-        f"{found['exact_hit@1']:.3f}, mrr {found['mrr']:.3f} on {len(scores.labels):,} queries"
-    )
-    if skipped:
-        print(f"evaluate: {len(skipped)} conditions have fewer than {params.query.cells} query cells and are left out")
+        )
+        scores.save(Path(args.scores) / f"{file}.npz")
+        print(
+            f"evaluate: {model} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
+            f"{found['exact_hit@1']:.3f}, mrr {found['mrr']:.3f} on {len(scores.labels):,} queries"
+        )
+        if skipped:
+            few = f"{len(skipped)} conditions have fewer than {params.query.cells} query cells"
+            print(f"evaluate: {few} and are left out")
 
 
-def _validation(args: argparse.Namespace, evaluator: Evaluator, params: Params) -> dict[str, float]:
+def _validation(outputs: Outputs, evaluator: Evaluator, params: Params) -> dict[str, float]:
     """Measure the fit that has not seen the validation cells on them; always single cells."""
-    outputs = Outputs.load(Path(args.outputs) / "selection.npz")
-    setting = evaluator.headline(outputs, params.evaluate.ranking)
-    setting = type(setting)(setting.ranking, "cell", setting.labels)
+    setting = replace(evaluator.headline(outputs, params.evaluate.ranking), query="cell")
     scores = evaluator.scores(outputs, setting, ("reference",), "validation")
     found = metrics.compute(scores.scores, scores.labels, scores.conditions)
     return {name: found[name] for name in ("exact_hit@1", "mrr")}
 
 
 def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
+    """Return what is the same for all models of a call."""
     return {
-        "model": args.model,
         "source": params.data.source,
         "data_sha256": sha256(args.cells),
         "split_sha256": sha256(args.split),
@@ -71,11 +77,9 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
         "split_kind": params.split.kind,
         "split_seed": params.split.seed,
         "training_seed": args.seed,
-        "trainable_parameters": read_json(Path(args.trained) / "config.json")["trainable_parameters"]
-        if args.trained
-        else None,
         "library": params.library.model_dump(),
         "query_draws": params.query.model_dump(exclude={"kind"}),
+        "evaluator_sha256": _evaluator_sha256(),
     }
 
 
@@ -88,13 +92,13 @@ def _evaluator_sha256() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, "--cells", "--split")
-    arguments.add_argument("--model", required=True, help="name of the model")
-    arguments.add_argument("--outputs", required=True, help="folder with selection.npz and final.npz")
-    arguments.add_argument("--checkpoint", help="scGPT folder the model was trained from")
-    arguments.add_argument("--trained", help="folder of the trained weights, where there are some")
+    arguments.add_argument("--models", required=True, nargs="+", help="names of the models")
     arguments.add_argument("--seed", type=int, help="training seed, where there is one")
-    arguments.add_argument("--metrics", required=True, help="where to write the headline metrics, .json")
-    arguments.add_argument("--scores", required=True, help="where to write the headline's scores, .npz")
+    arguments.add_argument("--checkpoint", help="scGPT folder the models were trained from")
+    arguments.add_argument("--trained", help="folder of the trained models, where there are some")
+    arguments.add_argument("--outputs", required=True, help="folder of the models' outputs")
+    arguments.add_argument("--metrics", required=True, help="folder for the headline metrics, .json")
+    arguments.add_argument("--scores", required=True, help="folder for the headline's scores, .npz")
     run(evaluate, arguments, argv)
 
 
