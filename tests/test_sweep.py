@@ -54,7 +54,7 @@ def test_every_row_of_every_sweep_is_a_valid_experiment(sweep):
     done, calls = sweep("loss", "sampler", "adaptation", "library", "query", "mask", "seeds")
     assert done.returncode == 0, done.stderr
     rows = [line for line in calls if line.startswith("exp run")]
-    assert len(rows) == len({line.split(" -n ")[1].split()[0] for line in rows}) == 30
+    assert len(rows) == len({line.split(" -n ")[1].split()[0] for line in rows}) == 34
     for line in rows:
         with_settings(dict(setting.split("=", 1) for setting in re.findall(r"-S (\S+)", line)))
 
@@ -63,7 +63,7 @@ def test_rows_that_failed_are_named_and_the_others_are_made(sweep):
     done, calls = sweep("library", FAILS="library-mean")
     assert done.returncode == 1
     assert done.stderr.strip() == "sweep: failed: library-mean"
-    assert sum(line.startswith("exp run") for line in calls) == 3
+    assert sum(line.startswith("exp run") for line in calls) == 7
     done, calls = sweep("library")
     assert [shlex.split(line)[4] for line in calls if line.startswith("exp run")] == ["library-mean"], "resumed"
     assert done.returncode == 0
