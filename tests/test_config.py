@@ -1,10 +1,15 @@
 """A parameter file is right in every key or refused with the key's name."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
 
-from reverse_perturbation.config import load_params
+from reverse_perturbation.config import Params, load_params
 from reverse_perturbation.errors import InputError
 
 DEFAULTS = Path(__file__).parents[1] / "params.yaml"
@@ -73,3 +78,52 @@ def test_every_key_with_a_value_says_what_it_is():
         key, _, value = line.partition(":")
         if value.strip() and not line.lstrip().startswith(("#", "-")):
             assert "# " in value, key
+
+
+RANGES = {
+    r"at least (\d+)": lambda low: ([low], [low - 1]),
+    r"(\d+) to (\d+)": lambda low, high: ([low, high], [low - 1, high + 1]),
+    r"between 0 and 1": lambda: ([1e-9, 1 - 1e-9], [0.0, 1.0]),
+    r"0 to below 1": lambda: ([0.0, 1 - 1e-9], [-1e-9, 1.0]),
+    r"above 0": lambda: ([1e-9], [0.0]),
+}
+
+
+def documented() -> Iterator[tuple[list[str], str]]:
+    """Each key, its sections before it, and the comment beside it or above it."""
+    path: list[str] = []
+    for indent, key, comment in re.findall(r"^( *)(\w+):[^#\n]*(?:# (.*))?$", DEFAULTS.read_text(), flags=re.M):
+        path = [*path[: len(indent) // 2], key]
+        yield path, comment
+
+
+def value_of(content: dict[str, Any], path: list[str]) -> Any:
+    for name in path:
+        content = content[name]
+    return content
+
+
+@pytest.mark.parametrize(("path", "comment"), documented(), ids=lambda x: ".".join(x) if isinstance(x, list) else "")
+def test_what_a_key_can_be_is_said_beside_it(path, comment):
+    content = YAML(typ="safe", pure=True).load(DEFAULTS)
+    content["finetune"]["loss"]["supcon"] = 1.0  # not all of them may be 0
+    *sections, last = path
+    section, value = value_of(content, sections), value_of(content, path)
+    if isinstance(value, dict):
+        return
+    assert comment
+    first = value[0] if isinstance(value, list) else value
+    if isinstance(first, bool):
+        assert comment.startswith("true | false")
+    if isinstance(first, bool | str | None):
+        return
+    bounds = next((bounds(*map(int, m.groups())) for p, bounds in RANGES.items() if (m := re.search(p, comment))), None)
+    assert bounds, f"no range in {comment!r}"
+    for inside, values in zip((True, False), bounds, strict=True):
+        for each in values:
+            section[last] = [each] if isinstance(value, list) else each
+            if inside:
+                Params.model_validate(content)
+            else:
+                with pytest.raises(ValidationError, match=last):
+                    Params.model_validate(content)
