@@ -48,6 +48,28 @@ def test_every_model_answers_the_same_queries(simulated):
             assert other[field] == first[field]
 
 
+def test_the_bound_of_the_simulator_is_above_every_model(simulated):
+    """It is not above what a lucky model finds in few queries by rule, but here nothing comes near it."""
+    bound = metrics(simulated, "analysis")["simulator_bound"]
+    for name in MODELS:
+        for metric in ("exact_hit@1", "mrr"):
+            assert metrics(simulated, name)[metric] < bound[metric] < 1
+    rows = pd.read_csv(simulated / "results" / "analysis" / "averaged.csv")
+    hits = rows.groupby(["run", "ranking", "averaged"])["exact_hit@1"].mean()
+    for (run_name, _, size), hit in hits.items():
+        assert hit <= hits["simulator bound", "posterior", size] + 0.02, run_name
+
+
+def test_the_table_by_cells_agrees_with_the_metrics(simulated):
+    rows = pd.read_csv(simulated / "results" / "analysis" / "averaged.csv")
+    single = rows[rows["averaged"] == 1]
+    for name in MODELS:
+        found = single[
+            (single["run"] == name) & (single["ranking"] == metrics(simulated, name)["provenance"]["ranking"])
+        ]
+        assert found["exact_hit@1"].mean() == pytest.approx(metrics(simulated, name)["macro_hit@1"], abs=1e-5)
+
+
 def test_the_grid_has_every_setting_and_agrees_with_the_metrics(simulated):
     rows = pd.read_csv(simulated / "results" / "reports" / "library_query.csv")
     settings = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells"] == 1)]
@@ -266,6 +288,7 @@ def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp
     cells.write_h5ad(tmp_path / "shuffled.h5ad")
     # With the mask "own" the labels, shuffled or not, would show in what was zeroed.
     run(tmp_path, params(data={"source": "h5ad", "path": "shuffled.h5ad"}))
+    assert "simulator_bound" not in metrics(tmp_path, "analysis"), "nothing is known of cells from a file"
     for name in MODELS:
         found = metrics(tmp_path, name)
         n, chance = found["provenance"]["queries"], found["chance"]["exact_hit@1"]
