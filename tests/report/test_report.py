@@ -28,6 +28,8 @@ STRENGTH |= {"logreg-42": 2.0, "logreg_prior-42": 1.8, "pca-42": 0.2}
 TRAINED = ("scgpt", "fusion")
 PICTURES = ["reach.png", "errors.png", "by_effect.png", "reliability.png"]
 PICTURES += ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
+SPLIT = {"cells": {"reference": 1300, "validation": 90, "query": 40}, "conditions": 4, "cells_left_out": 51}
+SPLIT |= {"legacy_conditions_left_out": 2, "duplicated_queries": 0.025, "duplicated_validation": 0.0}
 FACTS = pd.DataFrame(
     {
         "condition": CONDITIONS,
@@ -102,6 +104,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         "queries": 40,
         "conditions": 4,
         "ranking": "classifier",
+        "skipped_conditions": 3,
     }
     names = [name for name in STRENGTH if not name.startswith(TRAINED) or int(name[-1]) in seeds]
     names = [name for name in names if name.split("-")[0] in models or not name.startswith(TRAINED)]
@@ -124,6 +127,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         YAML(typ="safe").dump(params(seeds=list(seeds), models=list(models)), file)
     analyse(folder, names, source)
     write_json(folder / "metrics" / "probes.json", probes())
+    write_json(folder / "metrics" / "split.json", SPLIT)
     shared = ["--params", folder / "params.yaml", "--metrics", folder / "metrics", "--scores", folder / "scores"]
     shared += ["--baselines", "logreg", "logreg_prior", "pca"]
     compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
@@ -190,6 +194,13 @@ def test_probes_are_told_and_a_leak_cannot_be_overlooked(simulated):
     assert "**Leak: all_targets: zeros above chance.**" in probes_section(probes(["all_targets: zeros"]))
 
 
+def test_the_cells_and_the_duplicates_among_them_are_told(simulated):
+    section = simulated[1].split("## The cells")[1].split("\n## ")[0]
+    assert "1,300 reference, 90 validation and 40 query cells of 4 conditions, no cell in two parts" in section
+    assert "2 legacy conditions with too few cells are left out (51 cells)" in section
+    assert "2.50% of the query cells (of reference and validation), 0.00% of the validation cells" in section
+
+
 def test_scgpt_alone_is_compared_where_nothing_else_was_trained(tmp_path, capsys):
     text = make(tmp_path, models=("scgpt",))
     assert "\n| scgpt | mrr |" in text
@@ -243,6 +254,7 @@ def test_one_seed_and_pseudobulks_come_with_their_caveats(simulated, tmp_path):
     assert "trained with one seed" in text
     assert set(table(text, "The gap to the tuned logistic regression")["std over seeds"]) == {"-"}
     assert "may share cells" in text
+    assert "3 conditions have too few query cells" in text
     assert "trained with one seed" not in simulated[1]
     assert "may share cells" not in simulated[1]
 
@@ -363,6 +375,7 @@ def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_pa
         "metrics/comparison.json",
         "metrics/pca-42.json",
         "metrics/analysis.json",
+        "metrics/split.json",
         "analysis/facts.csv",
         "scores/scgpt-1.npz",
         "grid.csv",

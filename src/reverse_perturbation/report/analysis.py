@@ -195,6 +195,7 @@ def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
         "answers; `enrichment`: how much more often than among random wrong answers.",
         markdown(_classes(tables.confusions)),
         _picture(pictures, "errors.png", "What the first answers are to the truth."),
+        "All conditions and what each is taken for: `results/analysis/conditions.csv`, graded hits included.",
         "By group, each condition counting the same; effects (E-distance to control) and cells are divided at the "
         "median.",
         markdown(_by_group(tables.groups)),
@@ -224,7 +225,8 @@ def confidence_section(tables: Tables, pictures: str) -> list[str]:
         "probability is right, `nll` the cross-entropy in nats.",
         markdown(_calibration(tables.calibration)),
         "Queries answered in the order of confidence: the margin, the entropy after temperature scaling and, for a "
-        "bootstrap library, the share of single prototypes that agree with it:",
+        "model with an embedding, the share of single prototypes that agree with its answer. `confidence_auc` is at "
+        "most 0.95; `aurc`, an error, is better the lower; `confidence_roc_auc` is 0.5 where confidence tells nothing:",
         markdown(tables.confidence),
         _picture(pictures, "reliability.png", "Reliability: the size of a dot is the share of the queries."),
     ]

@@ -58,7 +58,7 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
         of_run = calibration.tables(found, held_out, setting.ranking, params.analysis)
         final = Outputs.load(Path(args.outputs) / model / "final.npz")
         of_run["averaged"] = of_sizes(evaluator, final, params.analysis)
-        if setting.ranking == "bootstrap":
+        if final.embedding is not None:
             votes = agreement(evaluator, final, setting, found)
             rows = calibration.measures(found, {"agreement": votes})
             of_run["confidence"] = pd.concat([of_run["confidence"], rows])
