@@ -1,11 +1,10 @@
 """Agreement of prototypes: sure where conditions are far apart, a guess where they are one."""
 
 import numpy as np
-import pytest
 
 from reverse_perturbation.analysis.agreement import agreement
 from reverse_perturbation.config import Params
-from reverse_perturbation.retrieval.evaluate import Evaluator, Setting
+from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting
 from reverse_perturbation.retrieval.outputs import Outputs
 from tests.end_to_end.pipeline import params
 
@@ -37,8 +36,13 @@ def test_prototypes_agree_on_what_is_clear_and_not_on_what_cannot_be_told():
     assert set(found * 20) <= set(range(21))
 
 
-def test_only_libraries_that_are_drawn_can_agree():
+def test_prototypes_can_be_asked_about_the_answers_of_a_classifier():
+    """Where it names the condition that all prototypes name, they agree; where it names another, they do not."""
     evaluator, outputs = screen()
-    setting = Setting("mean", "cell", "canonical")
-    with pytest.raises(ValueError, match="not mean"):
-        agreement(evaluator, outputs, setting, evaluator.scores(outputs, setting))
+    setting = Setting("classifier", "cell", "canonical")
+    names = np.array(["C+ctrl", "A+ctrl", "B+ctrl"], dtype=object)
+    _, labels, queries = evaluator.queries(setting, "query")
+    scores = np.zeros((30, 3))
+    scores[:5, 1] = scores[5:10, 0] = 1
+    found = agreement(evaluator, outputs, setting, Scores(queries, labels, names, scores))
+    assert found[:10].tolist() == [1] * 5 + [0] * 5

@@ -3,12 +3,17 @@
 import numpy as np
 import scipy.sparse as sp
 
-from reverse_perturbation.data.duplicates import duplicate_share
+from reverse_perturbation.data.duplicates import duplicate_shares
 
-PARTS = np.array(["reference", "validation", "query", "query", "query", "query"], dtype=object)
+PARTS = np.array(["reference", "validation", "validation", "query", "query", "query", "query"], dtype=object)
 
 
 def test_by_hand():
-    rows = [[1, 0, 2], [0, 0, 0], [1, 0, 2], [1, 2, 0], [0, 0, 0], [1, 2, 0]]
+    rows = [[1, 0, 2], [0, 0, 0], [3, 0, 0], [1, 0, 2], [1, 2, 0], [0, 0, 0], [1, 2, 0]]
     counts = sp.csr_matrix(np.array(rows, dtype=np.float32))
-    assert duplicate_share(counts, PARTS) == 0.25, "neither empty cells nor two equal queries count"
+    expected = {"query": 0.25, "validation": 0}
+    assert duplicate_shares(counts, PARTS) == expected, "neither empty cells nor two equal queries count"
+    rows[2] = rows[0]
+    assert duplicate_shares(sp.csr_matrix(np.array(rows, dtype=np.float32)), PARTS)["validation"] == 0.5
+    rows[4] = rows[2] = [3, 0, 0]
+    assert duplicate_shares(sp.csr_matrix(np.array(rows, dtype=np.float32)), PARTS) == {"query": 0.5, "validation": 0}

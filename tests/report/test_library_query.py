@@ -57,7 +57,7 @@ def test_the_choice_is_validation_s_and_its_confirmation_the_query_cells():
 
 def test_the_recommendation_in_words():
     page = library_query(grid_rows(), PARAMS)
-    cell, bulk = re.findall(r"^- .*$", page, flags=re.M)
+    cell, bulk = re.findall(r"^- .*$", page.split("## What the words mean")[0], flags=re.M)
     assert cell == (
         "- **One cell at hand: scgpt, library `raw_cell`, embedding `whitened`, `euclidean`**, validation mrr 0.400. "
         "The best classifier, scgpt's, is higher: 0.600. On the query cells: mrr 0.390 (0.190 to 0.590)."
@@ -78,14 +78,27 @@ def test_sizes_no_condition_has_are_told_and_leave_no_nan():
 
 def test_one_condition_has_no_interval():
     page = library_query(grid_rows(skipped=3), PARAMS)
-    assert "| 10 | scgpt | mean | plain | cosine | 0.490 | 0.490 |" in page
+    assert (
+        "| mean | plain | cosine | 0.490 | 0.390 | - |"
+        in page.split("### Pseudo-bulks of 10 cells: 1 of 4 conditions")[1]
+    )
 
 
 def test_the_grid_has_every_row_of_its_label_space():
     page = library_query(grid_rows(), PARAMS)
     grid = page.split("## The grid")[1]
-    assert grid.count("\n| 1 | ") == 3 + 2 + 1
-    assert grid.count("\n| 10 | ") == 3 + 2 + 1
+    single, bulk = grid.split("\n### ")[1:]
+    assert single.startswith("One cell: 4 of 4 conditions, 40 queries")
+    assert bulk.startswith("Pseudo-bulks of 10 cells: 3 of 4 conditions, 15 queries")
+    assert [line.split(" | ")[0] for line in single.split("\n") if line.startswith("| ")] == [
+        "| ranking",
+        "| classifier",
+        "| mean",
+        "| raw_cell",
+    ]
+    assert "| ranking | embedding | similarity | scgpt | pca | logreg |" in single
+    assert "| classifier | - | - | 0.590 (0.390 to 0.790) | - | 0.590 (0.390 to 0.790) |" in single
+    assert "| mean | plain | cosine | 0.490 (0.290 to 0.690) | 0.390 (0.190 to 0.590) | - |" in bulk
     assert "0.990" not in page, "that is the legacy space"
     assert ("**Simulated cells.**" in page) == (PARAMS.data.source == "simulated")
     real = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"source": "h5ad"})})

@@ -25,9 +25,9 @@ QUERIED = {"analysis"} | EVALUATIONS
 # Which stages a change of a key, or of any key of a section, makes stale by itself; what follows from them is left to
 # DVC. The longest name that fits counts.
 STALE = {
-    "data.source": {"prepare", "library_query"} | EVALUATIONS,
-    "data.path": {"prepare"},
-    "data.simulated": {"prepare"},
+    "data.source": {"prepare", "library_query"} | QUERIED,
+    "data.path": {"prepare", "analysis"},
+    "data.simulated": {"prepare", "analysis"},
     "data.genes": MODELS | QUERIED,
     "mask": MODELS | QUERIED | {"library_query"},
     "labels": {"split", "probe", "library_query"} | QUERIED,

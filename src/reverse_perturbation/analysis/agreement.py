@@ -9,29 +9,24 @@ from reverse_perturbation.retrieval.outputs import Outputs
 
 
 def agreement(evaluator: Evaluator, outputs: Outputs, setting: Setting, found: Scores) -> np.ndarray:
-    """Return float64 [n]: the share of single prototypes that give the answer the whole library gave.
+    """Return float64 [n]: the share of single prototypes that give the answer the model gave.
 
-    ``library.prototypes`` libraries of one prototype a condition are drawn, and each answers every query.
+    ``library.prototypes`` libraries of one prototype a condition are drawn, and each answers every query. The model's
+    own answer may be that of a library of all prototypes, of another kind, or of its classifier.
 
     Parameters
     ----------
     evaluator, outputs, setting
-        What the scores were made from; the ranking is ``bootstrap``.
+        What the scores were made from; the outputs have an embedding.
     found
-        The scores of the whole library.
-
-    Raises
-    ------
-    ValueError
-        If the ranking is another one: without draws, no two libraries differ.
+        The scores.
     """
-    if setting.ranking != "bootstrap":
-        raise ValueError(f"the agreement of prototypes needs a bootstrap library, not {setting.ranking}")
+    drawn = replace(setting, ranking="bootstrap")
     first = found.conditions[found.scores.argmax(axis=1)]
     whole = evaluator.library
     votes = np.zeros(len(first))
     for draw in range(whole.prototypes):
         single = whole.model_copy(update={"prototypes": 1, "seed": whole.seed + 1 + draw})
-        scores = replace(evaluator, library=single).scores(outputs, setting)
+        scores = replace(evaluator, library=single).scores(outputs, drawn)
         votes += scores.conditions[scores.scores.argmax(axis=1)] == first
     return votes / whole.prototypes

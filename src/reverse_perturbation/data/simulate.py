@@ -119,23 +119,13 @@ def simulate(
     InputError
         If the table of conditions or the size asked for is impossible.
     """
-    names_rng, genes_rng, effects_rng, cells_rng, counts_rng = (
-        np.random.default_rng(seed) for seed in np.random.SeedSequence(config.seed).spawn(5)
-    )
-    cells = plan_cells(conditions, config)
-    targets = sorted(set().union(*(genes_of(label) for label in cells.index)))
-    genes = name_genes(targets, config.genes, vocabulary, aliases, names_rng)
-    is_target = np.isin(genes, targets)
-    baseline = _Baseline.draw(is_target, model, genes_rng)
-    effects = _effects(list(cells.index), genes, model, effects_rng)
-    drawn = _Cells.draw(cells, model, cells_rng)
-    counts = _counts(baseline, effects, drawn, counts_rng, block)
-    labels = cells.index.to_numpy(dtype=str)[drawn.condition]
+    truth = Truth.draw(conditions, config, vocabulary, aliases, model=model)
+    counts = _counts(truth, np.random.default_rng(_streams(config)[-1]), block)
+    labels, lane = truth.labels, truth.cells.lane
     obs = pd.DataFrame(
-        {"condition": labels, "control": labels == CONTROL, "gem_group": (drawn.lane + 1).astype(str)},
-        index=[f"cell{i}-{lane + 1}" for i, lane in enumerate(drawn.lane)],
+        {"condition": labels, "control": labels == CONTROL, "gem_group": (lane + 1).astype(str)}, index=truth.names
     )
-    var = pd.DataFrame({"gene_name": genes}, index=pd.Index(genes, name="gene_symbol"))
+    var = pd.DataFrame({"gene_name": truth.genes}, index=pd.Index(truth.genes, name="gene_symbol"))
     source = {
         "kind": "simulated",
         "description": "made up by reverse_perturbation.data.simulate (docs/simulator.md): no real cells",
@@ -146,8 +136,75 @@ def simulate(
     return AnnData(obs=obs, var=var, layers={"counts": counts}, uns={"source": source})
 
 
+def _streams(config: Simulated) -> list[np.random.SeedSequence]:
+    """Seed the streams of names, genes, effects, cells and counts."""
+    return np.random.SeedSequence(config.seed).spawn(5)
+
+
 @dataclass(frozen=True)
-class _Baseline:
+class Truth:
+    """All that the counts are drawn from.
+
+    Attributes
+    ----------
+    genes
+        Names, in the order of the columns.
+    conditions
+        Legacy labels, control among them, in the order of ``effects``.
+    baseline
+        Expression without perturbation.
+    effects
+        float32 [n_conditions, n_genes]: change of each gene's log mean under the whole effect.
+    cells
+        What differs from cell to cell; their ``condition`` is a row of ``effects``.
+    model
+        Constants of the generative model.
+    """
+
+    genes: list[str]
+    conditions: list[str]
+    baseline: "Baseline"
+    effects: np.ndarray
+    cells: "Cells"
+    model: GenerativeModel
+
+    @classmethod
+    def draw(
+        cls,
+        conditions: pd.DataFrame,
+        config: Simulated,
+        vocabulary: Sequence[str],
+        aliases: Mapping[str, str],
+        *,
+        model: GenerativeModel = MODEL,
+    ) -> "Truth":
+        """Draw what :func:`simulate` draws before the counts; parameters and errors as there."""
+        names_rng, genes_rng, effects_rng, cells_rng = (np.random.default_rng(s) for s in _streams(config)[:-1])
+        plan = plan_cells(conditions, config)
+        targets = sorted(set().union(*(genes_of(label) for label in plan.index)))
+        genes = name_genes(targets, config.genes, vocabulary, aliases, names_rng)
+        return cls(
+            genes=genes,
+            conditions=list(plan.index),
+            baseline=Baseline.draw(np.isin(genes, targets), model, genes_rng),
+            effects=_effects(list(plan.index), genes, model, effects_rng),
+            cells=Cells.draw(plan, model, cells_rng),
+            model=model,
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each cell, array of str."""
+        return np.array(self.conditions)[self.cells.condition]
+
+    @property
+    def names(self) -> list[str]:
+        """The id of each cell."""
+        return [f"cell{i}-{lane + 1}" for i, lane in enumerate(self.cells.lane)]
+
+
+@dataclass(frozen=True)
+class Baseline:
     """Expression without perturbation.
 
     ``log_mean``, ``shape`` float32 [n_genes]; ``lane`` float32 [lanes, n_genes]; ``cycle`` float32 [2, n_genes].
@@ -159,7 +216,8 @@ class _Baseline:
     cycle: np.ndarray
 
     @classmethod
-    def draw(cls, is_target: np.ndarray, model: GenerativeModel, rng: np.random.Generator) -> "_Baseline":
+    def draw(cls, is_target: np.ndarray, model: GenerativeModel, rng: np.random.Generator) -> "Baseline":
+        """Draw genes, bool [n_genes] says which are targets."""
         # Quantiles instead of draws: depth and sparsity do not hang on a few lucky genes of a seed.
         genes = len(is_target)
         quantile = (np.arange(genes) + 0.5) / genes
@@ -211,7 +269,7 @@ def _mix(model: GenerativeModel, rng: np.random.Generator) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Cells:
+class Cells:
     """What differs from cell to cell, all [n_cells]: rows of the plan, lanes, depth, strength, phase of the cycle."""
 
     condition: np.ndarray
@@ -221,7 +279,8 @@ class _Cells:
     phase: np.ndarray
 
     @classmethod
-    def draw(cls, plan: pd.Series, model: GenerativeModel, rng: np.random.Generator) -> "_Cells":
+    def draw(cls, plan: pd.Series, model: GenerativeModel, rng: np.random.Generator) -> "Cells":
+        """Draw the cells of a plan in random order."""
         condition = rng.permutation(np.repeat(np.arange(len(plan)), plan))
         n = len(condition)
         lane = rng.integers(model.lanes, size=n)
@@ -232,14 +291,13 @@ class _Cells:
         return cls(condition, lane, *(x.astype(np.float32) for x in (depth, strength, phase)))
 
 
-def _counts(
-    baseline: _Baseline, effects: np.ndarray, cells: _Cells, rng: np.random.Generator, block: int
-) -> sp.csr_matrix:
+def _counts(truth: Truth, rng: np.random.Generator, block: int) -> sp.csr_matrix:
     """Draw counts block by block.
 
     Only element-wise operations and sums along a row touch a block, and one stream of uniform numbers feeds all, so
     that the size of the blocks changes no bit (a matrix product would).
     """
+    baseline, effects, cells = truth.baseline, truth.effects, truth.cells
     n_genes = len(baseline.log_mean)
     data, indices, lengths = [], [], []
     for start in range(0, len(cells.condition), block):

@@ -7,11 +7,22 @@ from typing import Any
 
 import pandas as pd
 
+from reverse_perturbation.analysis.averaged import BOUND
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import plots
 from reverse_perturbation.report.tables import markdown
 
-TABLES = ("confidence", "calibration", "reliability", "conditions", "groups", "confusions", "facts", "split_half")
+# What tells rows of one run apart.
+KEYS: dict[str, list[str]] = {
+    "confidence": ["measure"],
+    "calibration": ["ranking"],
+    "reliability": ["when", "bin"],
+    "conditions": ["condition"],
+    "groups": ["group"],
+    "confusions": ["class"],
+    "averaged": ["ranking", "condition", "averaged"],
+}
+TABLES = (*KEYS, "facts", "split_half")
 OVERLAID = ("scgpt", "fusion", "logreg", "pca")
 HARDEST = 10
 
@@ -22,8 +33,8 @@ class Tables:
 
     Attributes
     ----------
-    confidence, calibration, reliability, conditions, groups, confusions
-        Columns as analysis/calibration.py and analysis/errors.py give them, and ``model``.
+    confidence, calibration, reliability, conditions, groups, confusions, averaged
+        Columns as analysis/calibration.py, analysis/errors.py and analysis/averaged.py give them, and ``model``.
     facts, split_half
         Of the conditions, whichever the model.
     metrics
@@ -36,6 +47,7 @@ class Tables:
     conditions: pd.DataFrame
     groups: pd.DataFrame
     confusions: pd.DataFrame
+    averaged: pd.DataFrame
     facts: pd.DataFrame
     split_half: pd.DataFrame
     metrics: Mapping[str, Any]
@@ -59,17 +71,6 @@ class Tables:
         return cls(**found, metrics=metrics)
 
 
-# What tells rows of one run apart.
-KEYS: dict[str, list[str]] = {
-    "confidence": ["measure"],
-    "calibration": ["ranking"],
-    "reliability": ["when", "bin"],
-    "conditions": ["condition"],
-    "groups": ["group"],
-    "confusions": ["class"],
-}
-
-
 def _over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Average over the runs of a model; of what is text, such as the usual mistake, the first seed's is kept."""
     named = table.assign(model=table["run"].str.rsplit("-", n=1).str[0]).drop(columns="run")
@@ -85,7 +86,7 @@ def draw(tables: Tables, chance: float, folder: Path, title: str) -> None:
     plots.error_classes(tables.confusions[tables.confusions["chance"] > 0], folder / "errors.png", title)
     rows = tables.conditions.merge(tables.facts, on="condition")
     plots.by_effect(rows[rows["model"].isin(OVERLAID)], folder / "by_effect.png", title)
-    plots.reach(tables.split_half, chance, folder / "reach.png", title)
+    plots.reach(tables.split_half, reached(tables), chance, folder / "reach.png", title)
 
 
 def ceilings_section(tables: Tables, pictures: str) -> list[str]:
@@ -95,6 +96,7 @@ def ceilings_section(tables: Tables, pictures: str) -> list[str]:
         {"cells averaged": name} | {key: row[key] for key in ("exact_hit@1", "mrr")} | {"conditions": row["conditions"]}
         for name, row in tables.metrics["split_half"].items()
     ]
+    bound = tables.metrics.get("simulator_bound")
     half = tables.split_half[tables.split_half["averaged"] == "half"]
     weak = half[half["exact_hit@1"] < 0.5].sort_values("exact_hit@1")["condition"]
     return [
@@ -107,7 +109,75 @@ def ceilings_section(tables: Tables, pictures: str) -> list[str]:
         "or another space (docs/protocol.md). Rows of fewer conditions are not to be compared with the others.",
         markdown(overall),
         f"Not retrieved by half of their cells in most draws: {', '.join(weak) or 'no condition'}.",
-        _picture(pictures, "reach.png", "Split half: exact_hit@1 over the number of cells averaged."),
+        _simulator(bound) if bound else "",
+        *_beside(tables),
+        _picture(
+            pictures,
+            "reach.png",
+            "exact_hit@1 over the number of cells averaged. Left: split half, a line a condition. Right: models beside "
+            "it, at each number the conditions with so many query cells.",
+        ),
+    ]
+
+
+def reached(tables: Tables) -> pd.DataFrame:
+    """Set the models beside the ceilings at each number of cells, over the same conditions.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a number of cells that some condition has query cells for: ``averaged`` (int), ``conditions``, and
+        exact_hit@1, the mean over these conditions: ``split half`` (of groups of reference cells), the bound of the
+        simulator where there is one, and each model's, by its ranking in the headline and, where that is a
+        classifier, also by its library.
+    """
+    headline = tables.calibration.set_index("model")["ranking"]
+    own = tables.averaged[tables.averaged["model"].isin([*OVERLAID, BOUND])].assign(
+        series=lambda rows: [
+            model if model == BOUND or ranking == headline[model] else f"{model}, library"
+            for model, ranking in zip(rows["model"], rows["ranking"], strict=True)
+        ]
+    )
+    found = own.pivot_table(index=["averaged", "condition"], columns="series", values="exact_hit@1", sort=False)
+    half = tables.split_half.set_index(["averaged", "condition"])["exact_hit@1"].reindex(found.index)
+    found.insert(0, "split half", half)
+    by_size = found.groupby("averaged", sort=False)
+    table = by_size.mean().assign(conditions=by_size.size()).reset_index()
+    table["averaged"] = table["averaged"].astype(int)
+    ceilings = [name for name in ("split half", BOUND) if name in found]
+    return table[["averaged", "conditions", *ceilings, *found.columns.drop(ceilings)]].sort_values("averaged")
+
+
+def _simulator(bound: Mapping[str, float]) -> str:
+    """Say what the simulator's own parameters allow."""
+    return (
+        "**Simulator only.** Bayes' rule with everything the simulated counts were drawn from, and with each query "
+        "cell's gem group, depth and phase of the cell cycle, has "
+        f"{', '.join(f'{name} {value:.3f}' for name, value in bound.items())} on the queries of the headline. No model "
+        "can be expected to be above that; a model must learn from cells what it is given (docs/protocol.md). For real "
+        "cells there is no such figure."
+    )
+
+
+def _beside(tables: Tables) -> list[str]:
+    """Lay out how much of the ceilings each model reaches."""
+    rows = reached(tables).rename(columns={"averaged": "cells averaged"})
+    ceiling = BOUND if BOUND in rows else "split half"
+    models = rows.columns.drop(["cells averaged", "conditions", "split half", BOUND], errors="ignore")
+    shares = rows[["cells averaged", "conditions", *models]].copy()
+    shares[models] = rows[models].div(rows[ceiling], axis=0)
+    return [
+        "The models at the same number of cells, exact_hit@1; each row over the conditions that have so many query "
+        "cells, each counting the same, so rows of other conditions are not to be compared. A model stands with its "
+        "ranking in the headline, and with its library where that is a classifier.",
+        markdown(rows),
+        f"The same as a share of `{ceiling}`"
+        + (
+            "."
+            if ceiling == BOUND
+            else "; above 1 where a model tells more than that ceiling's half of the cells does."
+        ),
+        markdown(shares),
     ]
 
 
@@ -125,6 +195,7 @@ def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
         "answers; `enrichment`: how much more often than among random wrong answers.",
         markdown(_classes(tables.confusions)),
         _picture(pictures, "errors.png", "What the first answers are to the truth."),
+        "All conditions and what each is taken for: `results/analysis/conditions.csv`, graded hits included.",
         "By group, each condition counting the same; effects (E-distance to control) and cells are divided at the "
         "median.",
         markdown(_by_group(tables.groups)),
@@ -154,7 +225,8 @@ def confidence_section(tables: Tables, pictures: str) -> list[str]:
         "probability is right, `nll` the cross-entropy in nats.",
         markdown(_calibration(tables.calibration)),
         "Queries answered in the order of confidence: the margin, the entropy after temperature scaling and, for a "
-        "bootstrap library, the share of single prototypes that agree with it:",
+        "model with an embedding, the share of single prototypes that agree with its answer. `confidence_auc` is at "
+        "most 0.95; `aurc`, an error, is better the lower; `confidence_roc_auc` is 0.5 where confidence tells nothing:",
         markdown(tables.confidence),
         _picture(pictures, "reliability.png", "Reliability: the size of a dot is the share of the queries."),
     ]

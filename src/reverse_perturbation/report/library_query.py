@@ -10,6 +10,18 @@ from reverse_perturbation.report.tables import SIMULATED, markdown
 from reverse_perturbation.retrieval.grid import INTERVALS, LIBRARY, choose
 
 Row = Mapping[str, Any]
+WORDS = (
+    "A **query** is what is asked about: one cell, or a pseudo-bulk, the average of several cells known to bear the "
+    "same perturbation. A **library** is what stands for each perturbation when the query is compared with it:",
+    "- `mean`: the average of its reference cells.\n"
+    "- `bootstrap`: many averages of reference cells drawn at random; the most similar one counts.\n"
+    "- `raw_cell`: every reference cell; the most similar one counts.\n"
+    "- `raw_cell_vote`: every reference cell; the most similar ones vote.\n"
+    "- `classifier`: no library; what the model was trained to answer.",
+    "Cells are compared in the model's embedding as it is (`plain`), with the average control cell as origin "
+    "(`centred`), or with all directions made equally long (`whitened`); by the angle between them (`cosine`) or their "
+    "distance (`euclidean`). docs/protocol.md defines all of it.",
+)
 
 
 def library_query(rows: pd.DataFrame, params: Params) -> str:
@@ -38,16 +50,18 @@ def library_query(rows: pd.DataFrame, params: Params) -> str:
         "mrr on the same queries. Validation cannot tell a chosen library from the `others in its interval`.",
         recommended(rows, params),
         markdown(chosen_table(rows, params.labels)),
+        "## What the words mean",
+        *WORDS,
         "## By number of cells",
         "The chosen library on the query cells. A condition with fewer cells than a pseudo-bulk needs has no such "
         "query and is counted under `skipped`, so the rows of a model are not of the same conditions.",
         markdown(_by_cells(confirmation(rows, params.labels))),
         "## The grid",
-        f"All on the query cells, {params.labels} labels; nothing was chosen by them. The other label space, the other "
-        "metrics and the validation rows are in [library_query.csv](library_query.csv). Euclidean distances do not "
-        "depend on the origin, so `centred` is there by cosine alone.",
+        f"mrr of every library on the query cells, {params.labels} labels; nothing was chosen by them. The other label "
+        "space, the other metrics and the validation rows are in [library_query.csv](library_query.csv). Euclidean "
+        "distances do not depend on the origin, so `centred` is there by cosine alone.",
         _sizes(of_space),
-        markdown([{name: row[name] for name in ("cells", "model", *LIBRARY)} | _texts(row) for row in _dicts(shown)]),
+        *_grids(shown),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -133,6 +147,20 @@ def _by_cells(confirmed: pd.DataFrame) -> list[dict[str, Any]]:
         | {"classifier mrr": float(row["classifier"])}
         for row in _dicts(confirmed)
     ]
+
+
+def _grids(rows: pd.DataFrame) -> list[str]:
+    """Lay out a table for each number of cells: a row a library, a column a model."""
+    parts = []
+    for cells, of_size in rows.groupby("cells"):
+        first = of_size.iloc[0]
+        answered = f"{first['conditions'] - first['skipped_conditions']} of {first['conditions']} conditions"
+        what = "One cell" if cells == 1 else f"Pseudo-bulks of {cells} cells"
+        parts.append(f"### {what}: {answered}, {first['queries']} queries")
+        texts = of_size.assign(text=[_text(row, "mrr") for row in _dicts(of_size)])
+        wide = texts.pivot_table(index=LIBRARY, columns="model", values="text", aggfunc="first", sort=False)
+        parts.append(markdown(wide.reset_index().fillna("-")))
+    return parts
 
 
 def _sizes(rows: pd.DataFrame) -> str:

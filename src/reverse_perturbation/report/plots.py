@@ -17,6 +17,13 @@ from reverse_perturbation.storage import write_atomically
 
 mpl.use("Agg")
 MAX_LABELS = 60  # more condition names than this cannot be read on one axis
+FEWEST = 5  # conditions, below which their mean is not drawn
+COLOURS = {
+    "scgpt": "C0",
+    "fusion": "C1",
+    "logreg": "C2",
+    "pca": "C3",
+}  # as elsewhere
 
 
 def hit_curves(rows: pd.DataFrame, n_conditions: int, path: str | Path, title: str) -> None:
@@ -102,12 +109,13 @@ def by_effect(rows: pd.DataFrame, path: str | Path, title: str) -> None:
     _save(figure, path)
 
 
-def reach(rows: pd.DataFrame, chance: float, path: str | Path, title: str) -> None:
-    """Draw how well half of the cells retrieves means of cells of the other half.
+def reach(rows: pd.DataFrame, beside: pd.DataFrame, chance: float, path: str | Path, title: str) -> None:
+    """Draw how well half of the cells retrieves means of cells of the other half, and the models beside it.
 
     Rows have condition, averaged, exact_hit@1; one thin line a condition, in bold the mean of those with cells enough.
+    ``beside`` has averaged, conditions, and a column of exact_hit@1 a curve, the ceilings among them.
     """
-    figure, axes = _figure(1, title, width=5.6)
+    figure, axes = _figure(2, title, sharey=True)
     numbered = rows[rows["averaged"] != "half"].assign(cells=lambda found: found["averaged"].astype(int))
     for _, found in numbered.groupby("condition"):
         axes[0].plot(found["cells"], found["exact_hit@1"], color="C0", alpha=0.15, linewidth=0.8)
@@ -118,14 +126,34 @@ def reach(rows: pd.DataFrame, chance: float, path: str | Path, title: str) -> No
         kept = numbered[numbered["condition"].isin(members) & numbered["cells"].isin(sizes.index[sizes >= least])]
         mean = kept.groupby("cells")["exact_hit@1"].mean()
         axes[0].plot(mean.index, mean, color="C0", marker=".", linestyle=style, label=f"mean of {least} conditions")
-    axes[0].axhline(chance, color="0.6", linestyle=":", label="chance")
-    axes[0].set_xscale("log")
-    ticks = sorted(set(numbered["cells"]))
-    axes[0].set_xticks(ticks, map(str, ticks))
-    axes[0].minorticks_off()
-    axes[0].set(xlabel="cells averaged", ylabel="exact_hit@1", ylim=(-0.03, 1.03))
-    _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
+    _sizes(axes[0], {size: str(size) for size in sorted(set(numbered["cells"]))}, chance)
+    axes[0].set(ylabel="exact_hit@1", title="split half", ylim=(-0.03, 1.03))
+    axes[0].legend(frameon=False, fontsize=8)
+    shown = beside[beside["conditions"] >= min(FEWEST, beside["conditions"].max())].set_index("averaged")
+    for name in shown.columns.drop("conditions"):
+        colour, style = _curve(name)
+        axes[1].plot(shown.index, shown[name], marker=".", label=name, color=colour, linestyle=style)
+    _sizes(axes[1], {size: f"{size}\n({count})" for size, count in shown["conditions"].items()}, chance)
+    axes[1].set(xlabel="cells averaged (conditions)", title="models, over the same conditions")
+    _legend_beside(figure, axes[1].get_legend_handles_labels()[0])
     _save(figure, path)
+
+
+def _sizes(axis: Axes, ticks: Mapping[int, str], chance: float) -> None:
+    """Set up an axis of numbers of cells."""
+    axis.axhline(chance, color="0.6", linestyle=":", label="chance")
+    axis.set_xscale("log")
+    axis.set_xticks([*ticks], [*ticks.values()])
+    axis.minorticks_off()
+    axis.set_xlabel("cells averaged")
+
+
+def _curve(name: str) -> tuple[str, str]:
+    """Return colour and style: ceilings are grey, a model's library has the model's colour and is dashed."""
+    model, _, library = name.partition(", ")
+    if model in COLOURS:
+        return COLOURS[model], "--" if library else "-"
+    return "0.3", "-" if name == "split half" else "-."
 
 
 def confusion(matrices: Mapping[str, pd.DataFrame], path: str | Path, title: str) -> None:

@@ -1,4 +1,4 @@
-"""The report's section on the leak probes."""
+"""The report's sections on the cells that are asked about and on what leaks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,23 @@ SEES = {
     "depth": "library size, number of expressed genes",
     "gem_group": "gem group",
 }
+
+
+def cells_section(split: Mapping[str, Any]) -> str:
+    """Write how the cells were divided, from what the stage split wrote."""
+    cells = split["cells"]
+    return "\n\n".join(
+        [
+            "## The cells",
+            f"{cells['reference']:,} reference, {cells['validation']:,} validation and {cells['query']:,} query cells "
+            f"of {split['conditions']} conditions, no cell in two parts; {split['legacy_conditions_left_out']} legacy "
+            f"conditions with too few cells are left out ({split['cells_left_out']:,} cells). Cells with exactly the "
+            f"counts of a cell that a model knows by then: {split['duplicated_queries']:.2%} of the query cells (of "
+            f"reference and validation), {split['duplicated_validation']:.2%} of the validation cells (of reference). "
+            "All models were given the same masked counts, genes and parts and were judged by the same code: figures "
+            "are compared only where the hashes under Provenance are equal.",
+        ]
+    )
 
 
 def probes_section(found: Mapping[str, Any]) -> str:

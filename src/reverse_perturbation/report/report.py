@@ -21,7 +21,7 @@ WHAT_FUSION_IS = (
 )
 PSEUDOBULK = (
     "The queries are pseudo-bulks, and draws of one condition may share cells: they are not independent, so the\n"
-    "interval is narrower than it should be."
+    "interval is narrower than it should be. {skipped} conditions have too few query cells and are not asked about."
 )
 SPREAD = {"mean": "mean", "std": "std", "low": "95 % low", "high": "95 % high"}
 PLOTS = {
@@ -74,7 +74,7 @@ def report(
         "## The gap to the tuned logistic regression",
         f"{WHAT_FUSION_IS} Both are means over their training seeds; the interval is a paired bootstrap over queries, "
         "stratified by condition; how the seeds differ is not in it and stands below.",
-        PSEUDOBULK if about["query"] == "pseudobulk" else "",
+        PSEUDOBULK.format(skipped=_skipped(runs)) if about["query"] == "pseudobulk" else "",
         markdown(gaps_table(comparison)),
         *_over_seeds(comparison),
         *_other_gaps(comparison),
@@ -98,6 +98,12 @@ def report(
         markdown([{"field": name, "value": str(value)} for name, value in about.items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _skipped(runs: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how many conditions have no query; the same in all runs, which share queries and conditions."""
+    count: int = next(iter(runs.values()))["provenance"]["skipped_conditions"]
+    return count
 
 
 def _over_seeds(comparison: Mapping[str, Any]) -> list[str]:

@@ -9,21 +9,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reverse_perturbation.analysis import calibration, ceilings, effects, errors
+from reverse_perturbation.analysis import averaged, calibration, ceilings, effects, errors
 from reverse_perturbation.analysis.agreement import agreement
+from reverse_perturbation.analysis.oracle import Oracle
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Analysis, Params
 from reverse_perturbation.data.contract import read_obs
-from reverse_perturbation.data.screen import CONTROL_PART, Screen
+from reverse_perturbation.data.screen import CONTROL_PART, Screen, load_screen
+from reverse_perturbation.data.simulate import Truth
+from reverse_perturbation.data.vocab import load_aliases
 from reverse_perturbation.models.pca import Pca
+from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
 from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.evaluate import Evaluator, Scores
+from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.stages.screen import SCREEN, screen_of
 from reverse_perturbation.storage import write_json, write_text
 
 LIBRARY = ("reference", "validation")
+BOUNDED = ("exact_hit@1", "exact_hit@5", "mrr", "ndcg@5")
 
 
 def analyse(args: argparse.Namespace, params: Params) -> None:
@@ -51,20 +56,25 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
         on_cells = replace(setting, query="cell")
         held_out = evaluator.scores(selection, on_cells, ("reference",), "validation")
         of_run = calibration.tables(found, held_out, setting.ranking, params.analysis)
-        if setting.ranking == "bootstrap":
-            final = Outputs.load(Path(args.outputs) / model / "final.npz")
+        final = Outputs.load(Path(args.outputs) / model / "final.npz")
+        of_run["averaged"] = of_sizes(evaluator, final, params.analysis)
+        if final.embedding is not None:
             votes = agreement(evaluator, final, setting, found)
             rows = calibration.measures(found, {"agreement": votes})
             of_run["confidence"] = pd.concat([of_run["confidence"], rows])
         of_run |= errors.tables(found, facts, similarity, params.analysis.similar)
         for table, rows in of_run.items():
             tables.setdefault(table, []).append(rows.assign(run=name))
+    bound: dict[str, Any] = {}
+    if params.data.source == "simulated":
+        bound, of_bound = simulator_bound(args, params, evaluator)
+        tables["averaged"].append(of_bound.assign(run=averaged.BOUND))
     written = {name: pd.concat(of_runs, ignore_index=True) for name, of_runs in tables.items()}
     written |= {"facts": facts, "split_half": reachable(screen, embedding, params.analysis)}
     for name, content in written.items():
         text = content.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_text(Path(args.tables) / f"{name}.csv", text)
-    write_json(args.metrics, summary(written, twin_cap(legacy, screen.parts)))
+    write_json(args.metrics, summary(written, twin_cap(legacy, screen.parts)) | bound)
     print(f"analysis: {len(files)} runs, {len(facts)} conditions, tables in {args.tables}")
 
 
@@ -101,6 +111,37 @@ def reachable(screen: Screen, embedding: np.ndarray, config: Analysis) -> pd.Dat
     return ceilings.split_half(
         embedding[rows], screen.conditions[rows], config.averaged, draws=config.draws, seed=config.seed
     )
+
+
+def of_sizes(evaluator: Evaluator, outputs: Outputs, config: Analysis) -> pd.DataFrame:
+    """Ask a model about more and more cells, by its classifier and by the library of the headline, if it has them."""
+    rankings = ["classifier"] if outputs.log_proba is not None else []
+    rankings += [evaluator.library.kind] if outputs.embedding is not None else []
+    tables = [
+        averaged.by_size(evaluator, config.averaged, ranking, lambda sized, setting: sized.scores(outputs, setting))
+        for ranking in rankings
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def simulator_bound(
+    args: argparse.Namespace, params: Params, evaluator: Evaluator
+) -> tuple[dict[str, dict[str, float]], pd.DataFrame]:
+    """Return what no model can be expected to surpass on the headline's queries, and by number of cells."""
+    data = params.data
+    truth = Truth.draw(pd.read_csv(data.path), data.simulated, list(default_vocabulary()), load_aliases())
+    oracle = Oracle.of(
+        truth, load_screen(args.cells, args.split, args.genes, mask=params.mask, genes="all"), params.mask
+    )
+    headline = oracle.scores(evaluator, Setting("posterior", params.query.kind, params.labels))
+    found = metrics.compute(headline.scores, headline.labels, headline.conditions)
+    rows = averaged.by_size(
+        evaluator,
+        params.analysis.averaged,
+        "posterior",
+        lambda sized, setting: oracle.scores(sized, setting, equal=True),
+    )
+    return {"simulator_bound": {name: found[name] for name in BOUNDED}}, rows
 
 
 def twin_cap(legacy: np.ndarray, parts: np.ndarray) -> dict[str, float]:

@@ -12,7 +12,7 @@ import pandas as pd
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import analysis, plots
-from reverse_perturbation.report.probes import probes_section
+from reverse_perturbation.report.probes import cells_section, probes_section
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
 from reverse_perturbation.retrieval.compare import Run
@@ -61,8 +61,9 @@ def report(args: argparse.Namespace, params: Params) -> None:
     analysis.draw(tables, 1 / len(conditions), folder, title)
     pictures = Path(os.path.relpath(folder, Path(args.output).parent)).as_posix()
     text = write_report(comparison, runs, grid, tables, params.analysis.similar, pictures)
+    cells = cells_section(_read(args.metrics, "split", "split"))
     probes = probes_section(_read(args.metrics, "probes", "probe"))
-    write_text(args.output, f"{text}\n{probes}")
+    write_text(args.output, f"{text}\n{cells}\n\n{probes}")
     print(f"report: {args.output}")
 
 

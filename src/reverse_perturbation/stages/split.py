@@ -3,12 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-import pandas as pd
-from anndata import AnnData
-
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.contract import read_cells
-from reverse_perturbation.data.duplicates import duplicate_share
+from reverse_perturbation.data.duplicates import duplicate_shares
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.stages.arguments import parser, run
@@ -19,7 +16,9 @@ def split(args: argparse.Namespace, params: Params) -> None:
     """Write the split as CSV."""
     cells = read_cells(args.cells)
     frame = split_cells(cells.obs, label_space=params.labels, **params.split.model_dump(exclude={"max_duplicates"}))
-    share = _duplicates(cells, frame)
+    rows = cells.obs_names.get_indexer(frame["cell"])
+    duplicated = duplicate_shares(cells.layers["counts"][rows], frame["part"].to_numpy(dtype=object))
+    share = duplicated["query"]
     if share > params.split.max_duplicates:
         raise InputError(
             f"{args.cells}: {share:.1%} of the query cells have exactly the counts of a reference or validation cell, "
@@ -35,6 +34,7 @@ def split(args: argparse.Namespace, params: Params) -> None:
             "conditions": int(frame["condition"].nunique()),
             "legacy_conditions_left_out": int(legacy.nunique() - legacy[taken].nunique()),
             "duplicated_queries": share,
+            "duplicated_validation": duplicated["validation"],
         },
     )
     write_text(args.output, frame.to_csv(index=False, lineterminator="\n"))
@@ -44,11 +44,6 @@ def split(args: argparse.Namespace, params: Params) -> None:
         + ", ".join(f"{sizes[part]:,} {part}" for part in ("reference", "validation", "query"))
         + " cells"
     )
-
-
-def _duplicates(cells: AnnData, frame: pd.DataFrame) -> float:
-    rows = cells.obs_names.get_indexer(frame["cell"])
-    return duplicate_share(cells.layers["counts"][rows], frame["part"].to_numpy(dtype=object))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
