@@ -296,7 +296,7 @@ def test_models_stand_beside_the_ceilings_over_the_same_conditions(simulated, tm
     assert "imulator" not in real
     found = table(real, heading, 1)
     assert list(found.columns) == ["cells averaged", "conditions", "split half", *models]
-    assert "as a share of `split half`; above 1" in real
+    assert "as a share of `split half`. Above 1" in real
     assert table(real, heading, 2).iloc[0, 2:].tolist() == ["2.600", "1.200", "0.600", "1.200", "2.000"]
 
 

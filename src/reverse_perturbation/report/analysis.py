@@ -128,13 +128,15 @@ def reached(tables: Tables) -> pd.DataFrame:
     pandas.DataFrame
         One row a number of cells that some condition has query cells for: ``averaged`` (int), ``conditions``, and
         exact_hit@1, the mean over these conditions: ``split half`` (of groups of reference cells), the bound of the
-        simulator where there is one, and each model's, by its ranking in the headline and, where that is a
-        classifier, also by its library.
+        simulator where there is one, and each model's, by its ranking in the headline and by the other it has,
+        classifier or library.
     """
     headline = tables.calibration.set_index("model")["ranking"]
     own = tables.averaged[tables.averaged["model"].isin([*OVERLAID, BOUND])].assign(
         series=lambda rows: [
-            model if model == BOUND or ranking == headline[model] else f"{model}, library"
+            model
+            if model == BOUND or ranking == headline[model]
+            else f"{model}, {ranking if ranking == 'classifier' else 'library'}"
             for model, ranking in zip(rows["model"], rows["ranking"], strict=True)
         ]
     )
@@ -169,13 +171,11 @@ def _beside(tables: Tables) -> list[str]:
     return [
         "The models at the same number of cells, exact_hit@1; each row over the conditions that have so many query "
         "cells, each counting the same, so rows of other conditions are not to be compared. A model stands with its "
-        "ranking in the headline, and with its library where that is a classifier.",
+        "ranking in the headline, and with the other it has, classifier or library.",
         markdown(rows),
-        f"The same as a share of `{ceiling}`"
+        f"The same as a share of `{ceiling}`."
         + (
-            "."
-            if ceiling == BOUND
-            else "; above 1 where a model tells more than that ceiling's half of the cells does."
+            "" if ceiling == BOUND else " Above 1 a model tells more than it does: it is a yardstick there, no ceiling."
         ),
         markdown(shares),
     ]

@@ -149,10 +149,10 @@ def _sizes(axis: Axes, ticks: Mapping[int, str], chance: float) -> None:
 
 
 def _curve(name: str) -> tuple[str, str]:
-    """Return colour and style: ceilings are grey, a model's library has the model's colour and is dashed."""
-    model, _, library = name.partition(", ")
+    """Return colour and style: ceilings are grey, a model's other ranking has its colour and is dashed."""
+    model, _, other = name.partition(", ")
     if model in COLOURS:
-        return COLOURS[model], "--" if library else "-"
+        return COLOURS[model], "--" if other else "-"
     return "0.3", "-" if name == "split half" else "-."
 
 

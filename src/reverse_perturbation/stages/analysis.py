@@ -51,17 +51,7 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
     tables: dict[str, list[pd.DataFrame]] = {}
     for name, model in files.items():
         found = Scores.load(Path(args.scores) / f"{name}.npz")
-        selection = Outputs.load(Path(args.outputs) / model / "selection.npz")
-        setting = evaluator.headline(selection, params.evaluate.ranking)
-        on_cells = replace(setting, query="cell")
-        held_out = evaluator.scores(selection, on_cells, ("reference",), "validation")
-        of_run = calibration.tables(found, held_out, setting.ranking, params.analysis)
-        final = Outputs.load(Path(args.outputs) / model / "final.npz")
-        of_run["averaged"] = of_sizes(evaluator, final, params.analysis)
-        if final.embedding is not None:
-            votes = agreement(evaluator, final, setting, found)
-            rows = calibration.measures(found, {"agreement": votes})
-            of_run["confidence"] = pd.concat([of_run["confidence"], rows])
+        of_run = of_answers(evaluator, Path(args.outputs) / model, found, params)
         of_run |= errors.tables(found, facts, similarity, params.analysis.similar)
         for table, rows in of_run.items():
             tables.setdefault(table, []).append(rows.assign(run=name))
@@ -113,8 +103,20 @@ def reachable(screen: Screen, embedding: np.ndarray, config: Analysis) -> pd.Dat
     )
 
 
+def of_answers(evaluator: Evaluator, outputs: Path, found: Scores, params: Params) -> dict[str, pd.DataFrame]:
+    """Judge the confidence of a run's answers, and ask it about more and more cells."""
+    selection, final = (Outputs.load(outputs / f"{fit}.npz") for fit in ("selection", "final"))
+    setting = evaluator.headline(selection, params.evaluate.ranking)
+    held_out = evaluator.scores(selection, replace(setting, query="cell"), ("reference",), "validation")
+    tables = calibration.tables(found, held_out, setting.ranking, params.analysis)
+    if final.embedding is not None:
+        votes = calibration.measures(found, {"agreement": agreement(evaluator, final, setting, found)})
+        tables["confidence"] = pd.concat([tables["confidence"], votes])
+    return tables | {"averaged": of_sizes(evaluator, final, params.analysis)}
+
+
 def of_sizes(evaluator: Evaluator, outputs: Outputs, config: Analysis) -> pd.DataFrame:
-    """Ask a model about more and more cells, by its classifier and by the library of the headline, if it has them."""
+    """Ask a model about more and more cells, by its classifier and by the section library, where it has them."""
     rankings = ["classifier"] if outputs.log_proba is not None else []
     rankings += [evaluator.library.kind] if outputs.embedding is not None else []
     tables = [
