@@ -243,7 +243,7 @@ def _bin_ranges(counts: sp.csr_matrix, totals: np.ndarray, n_bins: int) -> tuple
     width = int(counts.data.max(initial=0)) + 1
     codes = np.repeat(np.arange(len(lengths)) * width, lengths) + counts.data.astype(np.int64)
     table = np.bincount(codes, minlength=len(lengths) * width)
-    found = np.flatnonzero(table)
+    found = np.flatnonzero(table > 0)  # of booleans, which numpy searches several times faster than numbers
     size = table[found]
     table[found] = np.arange(len(found))
     cell, count = np.divmod(found, width)

@@ -1,0 +1,78 @@
+"""What the benchmarks share: cells of Norman's kind, times taken in turn, and the rates this machine can reach."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from reverse_perturbation.config import Simulated
+from reverse_perturbation.data.simulate import simulate
+from reverse_perturbation.data.vocab import load_aliases
+from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+
+GENES = 5045  # of the Norman file
+FEWEST = 2000  # cells, for the simulator to have enough of each condition
+
+
+def cells_like_norman(n_cells: int) -> AnnData:
+    """Simulate cells with all genes of the Norman file, so that a cell has as many expressed ones as there."""
+    config = Simulated(conditions=20, cells=max(n_cells, FEWEST), genes=GENES, seed=0)
+    cells = simulate(pd.read_csv("data/norman_conditions.csv"), config, list(default_vocabulary()), load_aliases())
+    return cells[np.random.default_rng(0).permutation(cells.n_obs)[:n_cells]].copy()
+
+
+def in_turn(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each call, ``repeats`` times one after the other, so that a busy moment meets all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def rates(work: float, seconds: list[float]) -> dict[str, str]:
+    """Return the median of work per second, its range and the number of repeats, as columns of a table."""
+    found = sorted(work / each for each in seconds)
+    low, median, high = (short(each) for each in (found[0], statistics.median(found), found[-1]))
+    return {"median": median, "range": f"{low} to {high}", "repeats": str(len(found))}
+
+
+def short(number: float) -> str:
+    """Write three digits of a number, or all before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def matrix_rate(dtype: torch.dtype, width: int, rows: int = 8192, repeats: int = 15) -> float:
+    """FLOP/s of ``torch.nn.functional.linear`` with a square weight, what a layer of that width can reach."""
+    x, weight = torch.randn(rows, width).to(dtype), torch.randn(width, width).to(dtype)
+    with torch.inference_mode():
+        seconds = in_turn({"linear": lambda: torch.nn.functional.linear(x, weight)}, repeats)["linear"]
+    return 2 * rows * width**2 / statistics.median(seconds)
+
+
+def copy_rate(repeats: int = 7) -> float:
+    """Return bytes per second that are read and written in a copy of 256 MiB."""
+    source = np.ones(2**25)
+    target = np.empty_like(source)
+    seconds = in_turn({"copy": lambda: np.copyto(target, source)}, repeats)["copy"]
+    return 2 * source.nbytes / statistics.median(seconds)
+
+
+def has_bfloat16() -> bool:
+    """Say whether this CPU multiplies bfloat16 matrices in hardware."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def machine() -> str:
+    """Say in a line what it is measured on."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown CPU")
+    cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
+    return f"{model}, {cores}, {torch.get_num_threads()} threads, torch {torch.__version__}"
