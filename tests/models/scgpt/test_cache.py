@@ -8,7 +8,7 @@ import torch
 
 from reverse_perturbation.config import Cache
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.scgpt import cache
+from reverse_perturbation.models.scgpt import cache, samplers
 from reverse_perturbation.models.scgpt.cache import CachedTokens, cached
 from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
@@ -177,7 +177,7 @@ def test_cells_that_are_drawn_anew_cannot_be_kept(checkpoint, tokens, tmp_path, 
 
 def test_an_interrupted_write_leaves_nothing(checkpoint, tokens, tmp_path, monkeypatch):
     model = build(checkpoint, config_of())
-    monkeypatch.setattr(cache, "BATCH", 100)
+    monkeypatch.setitem(samplers.ASKED, "cpu", 2**14)  # numbers: several batches
     calls = []
     frozen = model.frozen
 

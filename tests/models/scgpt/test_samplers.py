@@ -1,5 +1,8 @@
 """Which cells make a batch, and that balance is not paid for in the answers."""
 
+from itertools import pairwise
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,13 @@ from hypothesis import strategies as st
 
 from reverse_perturbation.models.scgpt.heads import CellOutput, Head
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
-from reverse_perturbation.models.scgpt.samplers import balanced_batches, random_batches, training_batches
+from reverse_perturbation.models.scgpt.samplers import (
+    ASKED,
+    balanced_batches,
+    batches_to_ask,
+    random_batches,
+    training_batches,
+)
 from tests.models.scgpt.conftest import finetune_config, loss_config
 
 
@@ -20,6 +29,21 @@ def test_every_cell_is_dealt_once(n, batch_size, seed):
     batches = random_batches(rows, rng.integers(0, 50, 300), batch_size, rng)
     assert sorted(np.concatenate(batches)) == sorted(rows)
     assert max(map(len, batches)) <= batch_size
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(0, 200), most=st.integers(1, 400), seed=st.integers(0, 99))
+def test_what_is_asked_at_once_stays_small_and_has_little_padding(n, most, seed):
+    rng = np.random.default_rng(seed)
+    rows, lengths = rng.permutation(300)[:n], rng.integers(0, 50, 300)
+    with patch.dict(ASKED, cpu=8 * most):
+        batches = batches_to_ask(rows, lengths, 8, torch.device("cpu"))
+    assert sorted(np.concatenate([rows[:0], *batches])) == sorted(rows)
+    padded = [len(batch) * (lengths[batch].max() + 1) for batch in batches]
+    assert all(tokens <= most or len(batch) == 1 for tokens, batch in zip(padded, batches, strict=True))
+    assert (np.diff(lengths[np.concatenate([rows[:0], *batches])]) >= 0).all(), "cells of like length are together"
+    for batch, following in pairwise(batches):
+        assert (len(batch) + 1) * (lengths[following[0]] + 1) > most, "none is smaller than need be"
 
 
 @settings(max_examples=100, deadline=None)

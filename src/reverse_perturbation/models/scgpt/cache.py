@@ -20,11 +20,10 @@ from tqdm import tqdm
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt import backbone, heads
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
-from reverse_perturbation.models.scgpt.samplers import batches_by_length
+from reverse_perturbation.models.scgpt.samplers import batches_to_ask
 from reverse_perturbation.models.scgpt.tokens import Batch, Cells, Tokens
 from reverse_perturbation.storage import read_json, sha256, write_atomically, write_json
 
-BATCH = 256  # cells computed at a time
 GIB = 2**30
 ARRAY, ABOUT = "array.npy", "cache.json"
 
@@ -163,7 +162,7 @@ def _write(target: Path, about: dict[str, Any], model: ScgptClassifier, tokens: 
     with progress, write_atomically(target) as temporary, torch.inference_mode():
         temporary.mkdir()
         array = np.lib.format.open_memmap(temporary / ARRAY, "w+", about["dtype"], tuple(about["shape"]))
-        for rows in batches_by_length(np.arange(len(tokens.lengths)), tokens.lengths, BATCH):
+        for rows in batches_to_ask(np.arange(len(tokens.lengths)), tokens.lengths, model.width, device):
             batch = tokens.batch(rows)
             found = model.frozen(batch.to(device)).cpu()
             if (found.abs() > np.finfo(array.dtype).max).any():

@@ -48,6 +48,7 @@ class ScgptClassifier(nn.Module):
         adapt(backbone, config)  # after it, set_dropout would reach LoRA's own dropout as well
         width = backbone.d_model
         assert isinstance(width, int)
+        self.width = width
         parts = _readout_parts(config)
         genes = None
         if "genes" in parts:

@@ -1,18 +1,54 @@
 """Which cells make a batch."""
 
 import numpy as np
+import torch
 
 from reverse_perturbation.config import Finetune
 
 # Batches whose cells are sorted by length together: halves the time of a step on the simulated screen, where a batch
 # of random cells is a third padding, and leaves what a cell meets in its batch all but random.
 GROUPED = 16
+# Numbers in a layer's output for a batch of cells that are asked, not learned from. So few stay in a CPU's cache and in
+# memory that is at hand already: twice as fast as 64 cells at once for 12 layers of width 512 (benchmarks/embed.py).
+ASKED = {"cpu": 2**20, "gpu": 2**26}
 
 
 def batches_by_length(rows: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Deal all rows into batches of cells of like length, shortest first: the least padding."""
     ordered = rows[np.argsort(lengths[rows], kind="stable")]
     return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+
+
+def batches_to_ask(rows: np.ndarray, lengths: np.ndarray, width: int, device: torch.device) -> list[np.ndarray]:
+    """Deal all rows into batches of cells of like length, shortest first, of as many numbers as the device likes.
+
+    Parameters
+    ----------
+    rows
+        int [n], which cells.
+    lengths
+        int [n_cells], genes of every cell; with ``<cls>`` it has a token more.
+    width
+        Numbers a token.
+    device
+        Where the model is asked.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Each row in exactly one batch; a cell too large for any is alone.
+    """
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
+    tokens = lengths[ordered] + 1
+    most = ASKED["cpu" if device.type == "cpu" else "gpu"] // width
+    batches, start = [], 0
+    while start < len(ordered):
+        # Cells from the start, each padded to the longest, the last: more tokens with each of them.
+        padded = tokens[start : start + most] * np.arange(1, min(most, len(ordered) - start) + 1)
+        stop = start + max(1, int(np.searchsorted(padded, most, side="right")))
+        batches.append(ordered[start:stop])
+        start = stop
+    return batches
 
 
 def random_batches(

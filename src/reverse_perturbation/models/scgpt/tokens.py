@@ -280,8 +280,11 @@ def _draws(cells: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _limited(tokens: Tokens, most: int, cells: np.ndarray) -> Tokens:
+    rows = np.flatnonzero(tokens.lengths > most)
+    if not len(rows):
+        return tokens
     keep = np.ones(len(tokens.ids), dtype=bool)
-    for row in np.flatnonzero(tokens.lengths > most):
+    for row in rows:
         start, stop = tokens.offsets[row], tokens.offsets[row + 1]
         order = np.random.default_rng(_seed(cells[row])).permutation(stop - start)
         keep[start + order[most:]] = False

@@ -25,13 +25,12 @@ from reverse_perturbation.models.scgpt.heads import CellOutput
 from reverse_perturbation.models.scgpt.history import Epoch, chosen_epoch, highest_epoch
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
 from reverse_perturbation.models.scgpt.resume import Progress
-from reverse_perturbation.models.scgpt.samplers import batches_by_length, training_batches
+from reverse_perturbation.models.scgpt.samplers import batches_to_ask, training_batches
 from reverse_perturbation.models.scgpt.schedule import make_schedule
 from reverse_perturbation.models.scgpt.tokens import Cells
 from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.library import LibraryRanker
 
-EVALUATION_BATCH = 256
 LIBRARY_CELLS = 50  # training cells a condition in the library of each epoch: enough for its mean, and soon embedded
 MEANS = Library(
     kind="mean", embedding="plain", similarity="cosine", prototypes=1, cells_per_prototype=1, neighbours=1, seed=0
@@ -190,7 +189,7 @@ def predict(
     """Yield rows and what the model says of them, in eval mode, cells of like length together; a share of batches."""
     model.to(device).eval()
     with torch.inference_mode():
-        for batch in batches_by_length(rows, tokens.lengths, EVALUATION_BATCH)[share]:
+        for batch in batches_to_ask(rows, tokens.lengths, model.width, device)[share]:
             yield batch, model(tokens.batch(batch).to(device))
 
 
