@@ -4,6 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from reverse_perturbation.data.simulate import simulate
 from reverse_perturbation.data.vocab import load_aliases
 from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
 
+T = TypeVar("T")
 GENES = 5045  # of the Norman file
 FEWEST = 2000  # cells, for the simulator to have enough of each condition
 
@@ -26,15 +28,22 @@ def cells_like_norman(n_cells: int) -> AnnData:
     return cells[np.random.default_rng(0).permutation(cells.n_obs)[:n_cells]].copy()
 
 
-def in_turn(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each call, ``repeats`` times one after the other, so that a busy moment meets all alike."""
+def in_turn(calls: Mapping[str, Callable[[], T]], repeats: int) -> tuple[dict[str, list[float]], dict[str, T]]:
+    """Make each call ``repeats`` times, one after the other, so that a busy moment meets all alike.
+
+    Returns
+    -------
+    seconds, last
+        By name: of every time, and what the last one returned.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    last: dict[str, T] = {}
     for _ in range(repeats):
         for name, call in calls.items():
             start = time.perf_counter()
-            call()
+            last[name] = call()
             seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return seconds, last
 
 
 def rates(work: float, seconds: list[float]) -> dict[str, str]:
@@ -53,16 +62,16 @@ def matrix_rate(dtype: torch.dtype, width: int, rows: int = 8192, repeats: int =
     """FLOP/s of ``torch.nn.functional.linear`` with a square weight, what a layer of that width can reach."""
     x, weight = torch.randn(rows, width).to(dtype), torch.randn(width, width).to(dtype)
     with torch.inference_mode():
-        seconds = in_turn({"linear": lambda: torch.nn.functional.linear(x, weight)}, repeats)["linear"]
-    return 2 * rows * width**2 / statistics.median(seconds)
+        seconds, _ = in_turn({"linear": lambda: torch.nn.functional.linear(x, weight)}, repeats)
+    return 2 * rows * width**2 / statistics.median(seconds["linear"])
 
 
 def copy_rate(repeats: int = 7) -> float:
     """Return bytes per second that are read and written in a copy of 256 MiB."""
     source = np.ones(2**25)
     target = np.empty_like(source)
-    seconds = in_turn({"copy": lambda: np.copyto(target, source)}, repeats)["copy"]
-    return 2 * source.nbytes / statistics.median(seconds)
+    seconds, _ = in_turn({"copy": lambda: np.copyto(target, source)}, repeats)
+    return 2 * source.nbytes / statistics.median(seconds["copy"])
 
 
 def has_bfloat16() -> bool:

@@ -150,15 +150,13 @@ def main() -> None:
         calls[f"this project, {kind}"] = partial(ours, cells, vocabulary, kind)
     print(f"{machine()}\n\n{args.cells:,} simulated cells x {cells.n_vars:,} genes, ", end="")
     print(f"{np.diff(cells.layers['counts'].indptr).mean():.0f} expressed in a cell; cells a second\n")
-    seconds = in_turn(calls, args.repeats)
-    upstream, tutorials = (statistics.median(seconds[name]) for name in list(calls)[:2])
+    seconds, _ = in_turn(calls, args.repeats)
+    middle = {name: statistics.median(each) for name, each in seconds.items()}
+    first, second = list(middle.values())[:2]
     rows = [
         {"way": name}
         | rates(args.cells, each)
-        | {
-            "over embed_data": upstream / statistics.median(each),
-            "over preprocess": tutorials / statistics.median(each),
-        }
+        | {"over embed_data": first / middle[name], "over preprocess": second / middle[name]}
         for name, each in seconds.items()
     ]
     print(markdown(rows, decimals=1))
