@@ -1,0 +1,178 @@
+"""Time the stages before any model by cells, genes and conditions, and their memory: a table and a plot of cost curves.
+
+    OMP_NUM_THREADS=1 python benchmarks/stages.py                                # up to the size of Norman, minutes
+    OMP_NUM_THREADS=1 python benchmarks/stages.py --cells 1000 3000 --genes 600 --conditions 20 --at 3000     # a trial
+
+Each stage runs in a process of its own, on the files of the stages before, simulated cells among them; the seconds
+count from the import of its modules, the peak is that process's. Beside the stages: tokens, the screen read, masked and
+tokenised; and search, every query's nearest cells among random embeddings of full width, which grows with cells times
+cells. Where `dvc repro` would do nothing that is timed too.
+"""
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from ruamel.yaml import YAML
+
+from reverse_perturbation.report.tables import markdown
+
+Size = tuple[int, int, int]  # cells, genes, conditions
+AXES = ("cells", "genes", "conditions")
+NORMAN: Size = (91205, 5045, 282)
+FILES = {
+    "prepare": ["--output", "cells.h5ad"],
+    "audit": ["--cells", "cells.h5ad", "--metrics", "audit.json", "--plots", "audit", "--report", "audit.md"],
+    "vocab_map": ["--cells", "cells.h5ad", "--output", "genes.csv", "--metrics", "genes.json"],
+    "split": ["--cells", "cells.h5ad", "--output", "split.csv", "--metrics", "split.json"],
+}
+REFERENCE, QUERY, WIDTH = 0.74, 0.18, 512  # shares of the cells in Norman's split; numbers in an embedding
+
+
+def write_params(folder: Path, size: Size) -> None:
+    """Write params.yaml for a simulated screen of a size, everything else as it stands."""
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    params["data"]["simulated"] |= dict(zip(AXES, size, strict=True))
+    params["labels"] = "legacy"
+    YAML(typ="safe").dump(params, folder / "params.yaml")
+
+
+def run_stage(name: str, folder: Path) -> None:
+    """Run a stage on the files in a folder."""
+    argv = [each if each.startswith("--") else str(folder / each) for each in FILES[name]]
+    stage = importlib.import_module(f"reverse_perturbation.stages.{name}")
+    stage.main(["--params", str(folder / "params.yaml"), *argv])
+
+
+def run_tokens(folder: Path) -> None:
+    """Read the screen and tokenise it, binned, as for the official checkpoint."""
+    import numpy as np
+
+    from reverse_perturbation.config import load_params
+    from reverse_perturbation.data.screen import load_screen
+    from reverse_perturbation.models.scgpt.pretrain import small_vocabulary
+    from reverse_perturbation.models.scgpt.tokens import tokenize
+
+    files = [folder / each for each in ("cells.h5ad", "split.csv", "genes.csv")]
+    screen = load_screen(*files, mask="own", genes="all")
+    vocabulary = small_vocabulary(np.unique(screen.tokens[screen.tokens != ""]))
+    tokenize(
+        screen.counts,
+        screen.totals,
+        token_ids=np.array([vocabulary.get(token, -1) for token in screen.tokens]),
+        cells=screen.cells,
+        config=load_params().scgpt.model_copy(update={"value_input": "binned"}),
+        n_bins=51,
+        vocabulary=vocabulary,
+        pad_value=-2,
+        scale=None,
+    )
+
+
+def run_search(cells: int, conditions: int) -> None:
+    """Find every query's nearest cells among random embeddings."""
+    from search import one
+
+    one("raw_cell_vote", "cosine", (int(REFERENCE * cells), int(QUERY * cells), WIDTH, conditions))
+
+
+def measured(call: Callable[..., None], arguments: Sequence[object]) -> tuple[float, float, float]:
+    """Return seconds, seconds of computing and peak memory in GB of this process, which does nothing else."""
+    start = time.perf_counter()
+    call(*arguments)
+    seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
+
+
+def costs(size: Size) -> list[dict[str, object]]:
+    """Return a row for each stage at a size."""
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_params(folder, size)
+        jobs: dict[str, tuple[Callable[..., None], Sequence[object]]] = {
+            stage: (run_stage, (stage, folder)) for stage in FILES
+        }
+        jobs |= {"tokens": (run_tokens, (folder,)), "search": (run_search, (size[0], size[2]))}
+        for stage, job in jobs.items():
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                seconds, computing, peak = pool.apply(measured, job)
+            found = {"seconds": seconds, "of computing": computing, "peak, GB": peak}
+            rows.append({"stage": stage} | {axis: f"{n:,}" for axis, n in zip(AXES, size, strict=True)} | found)
+    return rows
+
+
+def draw(rows: pd.DataFrame, sizes: dict[str, list[Size]], path: Path) -> None:
+    """Draw seconds and peak memory of each stage along each axis."""
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    panels = figure.subplots(2, len(AXES), squeeze=False)
+    for column, axis in enumerate(AXES):
+        x = [size[column] for size in sizes[axis]]
+        for stage in rows["stage"].unique():
+            at = [rows[rows["stage"] == stage].set_index("size").loc[[str(size) for size in sizes[axis]]]]
+            for row, what in enumerate(("seconds", "peak, GB")):
+                panels[row, column].plot(x, at[0][what], marker=".", label=stage)
+                panels[row, column].set(xlabel=axis, xlim=(0, None), ylim=(0, None))
+        others = [f"{n:,} {name}" for name, n in zip(AXES, sizes[axis][-1], strict=True) if name != axis]
+        panels[0, column].set_title(", ".join(others) if axis != "cells" else "5,045 genes", fontsize=9)
+    for row, what in enumerate(("seconds", "peak memory, GB")):
+        panels[row, 0].set_ylabel(what)
+    figure.legend(handles=panels[0, 0].get_legend_handles_labels()[0], loc="outside right center", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def nothing_to_do(repeats: int) -> str:
+    """Time `dvc repro` where nothing has changed."""
+    if "Running stage" in subprocess.run(["dvc", "repro", "--dry"], capture_output=True, text=True).stdout:
+        return "`dvc repro` would run something here, so it was not timed."
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run(["dvc", "repro"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
+    return f"`dvc repro` with nothing to do: {statistics.median(seconds):.1f} s ({spread}, {repeats} times)."
+
+
+def main() -> None:
+    """Run all sizes, smallest first, print the table and draw the curves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 5000, 20000, 50000, NORMAN[0]])
+    parser.add_argument("--genes", type=int, nargs="+", default=[600, 1500, 3000])
+    parser.add_argument("--conditions", type=int, nargs="+", default=[40, 120])
+    parser.add_argument("--at", type=int, default=20000, help="cells where genes or conditions vary")
+    parser.add_argument("--plot", type=Path, default=Path("results/benchmarks/stages.png"))
+    args = parser.parse_args()
+
+    def conditions(cells: int) -> int:
+        return min(NORMAN[2], cells // 100)  # as many as have room
+
+    standard: Size = (args.at, NORMAN[1], conditions(args.at))
+    sizes: dict[str, list[Size]] = {
+        "cells": [(n, NORMAN[1], conditions(n)) for n in args.cells],
+        "genes": [*((args.at, n, standard[2]) for n in args.genes), standard],
+        "conditions": [*((args.at, NORMAN[1], n) for n in args.conditions), standard],
+    }
+    rows = []
+    for size in sorted({size for each in sizes.values() for size in each}):
+        rows += [row | {"size": str(size)} for row in costs(size)]
+    frame = pd.DataFrame(rows)
+    draw(frame, sizes, args.plot)
+    print(f"{len(os.sched_getaffinity(0))} cores; simulated screens, mask own, legacy labels\n")
+    print(markdown(frame.drop(columns="size"), decimals=2))
+    print(f"\n{nothing_to_do(5)}")
+
+
+if __name__ == "__main__":
+    main()
