@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test norman_subset norman_scale sweep setup
+.PHONY: run test norman_subset norman_scale benchmarks sweep setup
 
 run: setup
 	dvc repro
@@ -22,6 +22,10 @@ norman_subset: setup
 # The specification's protocol on simulated cells of Norman's size: about two hours on two cores.
 norman_scale: setup
 	python -m reverse_perturbation.norman_scale
+
+# What is slow, timed against what one would use otherwise: results/benchmarks/. Hours; the machine should do nothing else.
+benchmarks: setup
+	benchmarks/all.sh
 
 # make sweep SWEEPS="library query" WORKERS=2: named sweeps of scripts/sweep.sh, through DVC's queue with WORKERS.
 SWEEPS ?= library query

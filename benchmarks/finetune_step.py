@@ -12,8 +12,10 @@ the first scores is in the last column; with float32 they are the same (tests/mo
 import argparse
 import copy
 import statistics
+import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 
@@ -88,7 +90,8 @@ def measured(case: Case, repeats: int) -> list[dict[str, object]]:
         tokens = tokens_of(cells, checkpoint)
         model = ScgptClassifier(checkpoint.model, torch.arange(len(genes)), len(names), config)
         start = time.perf_counter()
-        states = cached(model, tokens, folder=f"{folder}/cache", checkpoint_sha256=checkpoint.sha256, device=CPU)
+        with redirect_stdout(sys.stderr):
+            states = cached(model, tokens, folder=f"{folder}/cache", checkpoint_sha256=checkpoint.sha256, device=CPU)
         taken = time.perf_counter() - start
         everything, ids = np.arange(case.cells), cells.obs_names.to_numpy(dtype=object)
         task = partial(Task, ids, targets=targets, conditions=list(names), train=everything, validation=everything[:0])

@@ -16,9 +16,11 @@ import os
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
@@ -89,7 +91,8 @@ def run_search(cells: int, conditions: int) -> None:
 def measured(call: Callable[..., None], arguments: Sequence[object]) -> tuple[float, float, float]:
     """Return seconds, seconds of computing and peak memory in GB of this process, which does nothing else."""
     start = time.perf_counter()
-    call(*arguments)
+    with redirect_stdout(sys.stderr):
+        call(*arguments)
     seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
 
