@@ -42,6 +42,7 @@ with warnings.catch_warnings():
 
 UPSTREAM = "scgpt.tasks.embed_data"
 DTYPES = {"this project, float32": torch.float32, "this project, bfloat16": torch.bfloat16}
+MOST = 7  # operations that are named
 PARAMS = load_params()
 FROZEN = PARAMS.finetune.model_copy(update={"adaptation": "frozen", "readout": ["cls"]})
 
@@ -98,6 +99,15 @@ def operations(lengths: np.ndarray, architecture: Architecture) -> float:
     return float((tokens * (architecture.layers * (of_a_token + with_each_other) + 2 * width**2)).sum())
 
 
+def where(call: Callable[[], object]) -> list[dict[str, object]]:
+    """Return the operations that most of a call's time goes to."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    own = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    most = sorted(own, key=own.__getitem__, reverse=True)[:MOST]
+    return [{"operation": f"`{name}`", "share": own[name] / sum(own.values())} for name in most]
+
+
 def main() -> None:
     """Simulate, embed, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,6 +137,7 @@ def main() -> None:
         )
         print(f"{lengths.max()}), {args.layers} layers of width {args.width}; cells a second\n")
         seconds, found = in_turn(calls, args.repeats)
+        spent = {name: where(call) for name, call in calls.items() if name in DTYPES}
     work = operations(lengths, checkpoint.architecture)
     rows = []
     for name, each in seconds.items():
@@ -141,6 +152,8 @@ def main() -> None:
             | {"smallest cosine": f"{(found[name] * found[UPSTREAM]).sum(axis=1).min():.5f}"}
         )
     print(markdown(rows, decimals=2))
+    for name, operations_of in spent.items():
+        print(f"\nWhere the time goes, {name}:\n\n{markdown(operations_of, decimals=2)}")
     if not has_bfloat16():
         print("\nThis CPU does not multiply bfloat16 matrices in hardware.")
 

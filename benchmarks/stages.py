@@ -10,9 +10,11 @@ cells. Where `dvc repro` would do nothing that is timed too.
 """
 
 import argparse
+import cProfile
 import importlib
 import multiprocessing
 import os
+import pstats
 import resource
 import statistics
 import subprocess
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,7 +32,10 @@ from ruamel.yaml import YAML
 
 from reverse_perturbation.report.tables import markdown
 
+T = TypeVar("T")
 Size = tuple[int, int, int]  # cells, genes, conditions
+Job = tuple[Callable[..., None], Sequence[object]]
+MOST = 5  # functions of a stage that are named
 AXES = ("cells", "genes", "conditions")
 NORMAN: Size = (91205, 5045, 282)
 FILES = {
@@ -97,22 +103,42 @@ def measured(call: Callable[..., None], arguments: Sequence[object]) -> tuple[fl
     return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
 
 
-def costs(size: Size) -> list[dict[str, object]]:
-    """Return a row for each stage at a size."""
+def profiled(call: Callable[..., None], arguments: Sequence[object]) -> dict[str, float]:
+    """Return the share of the time in each function's own lines, most first; of a call into C, in the call."""
+    profile = cProfile.Profile()
+    with redirect_stdout(sys.stderr):
+        profile.runcall(call, *arguments)
+    own: dict[str, float] = {}
+    for (file, _, name), (*_, seconds, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        function = name if file == "~" else f"{Path(file).stem}.{name}"
+        own[function] = own.get(function, 0.0) + seconds
+    total = sum(own.values())
+    return {name: own[name] / total for name in sorted(own, key=own.__getitem__, reverse=True)}
+
+
+def alone(function: Callable[..., T], job: Job) -> T:
+    """Apply a function to a job in a process that does nothing else."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, job)
+
+
+def costs(size: Size, profile: bool) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Return what each stage costs at a size and, if asked for, the functions that most of the time goes to."""
     rows: list[dict[str, object]] = []
+    functions: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_params(folder, size)
-        jobs: dict[str, tuple[Callable[..., None], Sequence[object]]] = {
-            stage: (run_stage, (stage, folder)) for stage in FILES
-        }
+        jobs: dict[str, Job] = {stage: (run_stage, (stage, folder)) for stage in FILES}
         jobs |= {"tokens": (run_tokens, (folder,)), "search": (run_search, (size[0], size[2]))}
         for stage, job in jobs.items():
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                seconds, computing, peak = pool.apply(measured, job)
+            seconds, computing, peak = alone(measured, job)
             found = {"seconds": seconds, "of computing": computing, "peak, GB": peak}
             rows.append({"stage": stage} | {axis: f"{n:,}" for axis, n in zip(AXES, size, strict=True)} | found)
-    return rows
+            if profile:
+                most = list(alone(profiled, job).items())[:MOST]
+                functions.append({"stage": stage, "share": ", ".join(f"`{each}` {share:.0%}" for each, share in most)})
+    return rows, functions
 
 
 def draw(rows: pd.DataFrame, sizes: dict[str, list[Size]], path: Path) -> None:
@@ -121,11 +147,11 @@ def draw(rows: pd.DataFrame, sizes: dict[str, list[Size]], path: Path) -> None:
     panels = figure.subplots(2, len(AXES), squeeze=False)
     for column, axis in enumerate(AXES):
         x = [size[column] for size in sizes[axis]]
-        for stage in rows["stage"].unique():
-            at = [rows[rows["stage"] == stage].set_index("size").loc[[str(size) for size in sizes[axis]]]]
-            for row, what in enumerate(("seconds", "peak, GB")):
-                panels[row, column].plot(x, at[0][what], marker=".", label=stage)
-                panels[row, column].set(xlabel=axis, xlim=(0, None), ylim=(0, None))
+        places = [str(size) for size in sizes[axis]]
+        for row, what in enumerate(("seconds", "peak, GB")):
+            for stage, found in rows.groupby("stage", sort=False):
+                panels[row, column].plot(x, found.set_index("size").loc[places, what], marker=".", label=stage)
+            panels[row, column].set(xlabel=axis, xlim=(0, None), ylim=(0, None))
         others = [f"{n:,} {name}" for name, n in zip(AXES, sizes[axis][-1], strict=True) if name != axis]
         panels[0, column].set_title(", ".join(others) if axis != "cells" else "5,045 genes", fontsize=9)
     for row, what in enumerate(("seconds", "peak memory, GB")):
@@ -167,14 +193,16 @@ def main() -> None:
         "genes": [*((args.at, n, standard[2]) for n in args.genes), standard],
         "conditions": [*((args.at, NORMAN[1], n) for n in args.conditions), standard],
     }
-    rows = []
+    rows, functions = [], []
     for size in sorted({size for each in sizes.values() for size in each}):
-        rows += [row | {"size": str(size)} for row in costs(size)]
+        found, most = costs(size, profile=size == standard)
+        rows += [row | {"size": str(size)} for row in found]
+        functions += most
     frame = pd.DataFrame(rows)
     draw(frame, sizes, args.plot)
     print(f"{len(os.sched_getaffinity(0))} cores; simulated screens, mask own, legacy labels\n")
     print(markdown(frame.drop(columns="size"), decimals=2))
-    print(f"\n{nothing_to_do(5)}")
+    print(f"\nWhere the time goes with {standard[0]:,} cells:\n\n{markdown(functions)}\n\n{nothing_to_do(5)}")
 
 
 if __name__ == "__main__":
