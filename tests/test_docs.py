@@ -77,3 +77,25 @@ def test_every_setting_in_the_docs_is_a_key():
             for part in name.split("."):
                 assert part in section, f"{document.name}: {name}"
                 section = section[part]
+
+
+def test_the_tables_of_experiments_in_the_docs_have_names_and_columns():
+    """DVC holds each pattern against a column's name from its beginning, and without the names no row can be told."""
+    columns = {"Experiment", *paths(YAML(typ="safe").load(ROOT / "params.yaml"))}
+    columns |= set(paths(read_json(ROOT / "metrics" / "comparison.json")))
+    files = [f"metrics/{name}-42.json" for name in ("logreg_prior", "pca")]
+    columns |= {f"{file}:{path}" for file in files for path in paths(read_json(ROOT / file))}
+    shown = [
+        keep for page in DOCS for keep in re.findall(r"dvc exp show --drop '\.\*' --keep '([^']+)'", page.read_text())
+    ]
+    assert len(shown) >= 5
+    for keep in shown:
+        assert keep.startswith("Experiment|"), keep
+        for pattern in re.split(r"\|(?![^(]*\))", keep):
+            assert any(re.match(pattern, column) for column in columns), pattern
+
+
+def paths(content, prefix=""):
+    """The names DVC gives the leaves of a file."""
+    for key, value in content.items():
+        yield from paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
