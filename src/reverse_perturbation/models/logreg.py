@@ -76,7 +76,8 @@ class LogisticRegression:
         labels
             Condition of each cell, at least two different ones.
         start
-            A model fitted on the same cells with the same scaling, from whose weights to set out.
+            A model of the same scaling, from whose weights to set out if its conditions are these; they are near the
+            minimum, which is one whatever the start.
 
         Raises
         ------
@@ -89,7 +90,8 @@ class LogisticRegression:
         conditions, code = np.unique(labels.astype(str), return_inverse=True)
         if len(conditions) < 2:
             raise InputError(f"logistic regression needs cells of at least two conditions, found {len(conditions)}")
-        set_out = None if start is None else (start.coef, start.intercept)
+        same = start is not None and np.array_equal(start.conditions.astype(str), conditions)
+        set_out = (start.coef, start.intercept) if start is not None and same else None
         fitted = fit_softmax(_divided(reference, scale), code, self.c, self.max_iter, set_out)
         self.coef, self.intercept = fitted.coef, fitted.intercept
         self.n_iter, self.converged = fitted.n_iter, fitted.converged
@@ -179,10 +181,11 @@ def tune(
     Returns
     -------
     model, table
-        The best configuration, unfitted; of equals the smallest C. One row a configuration tried:
+        The best, as it was fitted on the reference cells; of equals the smallest C. One row a configuration tried:
         scaling, c, cross_entropy (nats), exact_hit@1, mrr, n_iter, converged.
     """
     rows: list[dict[str, Any]] = []
+    models = []
     for scaling in config.scaling:
         model = None
         for c in sorted(config.c):
@@ -190,14 +193,15 @@ def tune(
             model = candidate.fit(reference, reference_labels, start=model)
             tried = _tried(model, model.log_proba(validation), validation_labels)
             rows.append(tried)
+            models.append(model)
             print(
                 f"logreg: scaling {scaling}, C {c:g}: validation cross-entropy {tried['cross_entropy']:.4f}, "
                 f"mrr {tried['mrr']:.4f}, {model.n_iter} iterations",
                 flush=True,
             )
     table = pd.DataFrame(rows)
-    best = table.sort_values(["cross_entropy", "c"]).iloc[0]
-    return LogisticRegression(best["scaling"], float(best["c"]), config.max_iter), table
+    best = table.sort_values(["cross_entropy", "c"]).index[0]
+    return models[best], table
 
 
 def _tried(model: LogisticRegression, log_proba: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
