@@ -4,7 +4,8 @@
 #
 #   scripts/ablation.sh /path/to/norman_subset.h5ad [group ...]     groups: adaptation loss values readout heads augmentation other
 #
-# Writes results/reports/ablation.md and .csv, both by `dvc exp show`.
+# Writes results/reports/ablation.md and .csv, both by `dvc exp show`; what mattered, in scripts/ablation_findings.md, is
+# written by hand from them and put before the table.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 data=$(realpath "${1:?path of an .h5ad file}")
@@ -99,6 +100,8 @@ table() {
   echo "Mask all_targets, canonical labels, split seed 42, query cells; training seeds ${SEEDS:-[0,1,2]}, groups of rows:"
   echo "$groups. A row differs from \`default\` in what its name says (scripts/ablation.sh), \`logreg\` is the tuned"
   echo "logistic regression. The row whose data are simulated is the branch itself and no part of the ablation."
+  echo
+  cat scripts/ablation_findings.md
   echo
   table md
 } > "$report.md"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a change does to the results, as Markdown: scripts/review.sh [base revision, default main]
-# Ends with the exit code of the gate: 1 when a target is missed.
+# Ends with the exit code of the gate: 1 when a target is missed. PICTURES is where pictures are linked to: a folder, or an
+# address where the revision's files are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 base=${1:-main}
@@ -9,6 +10,11 @@ dvc metrics diff "$base" --targets metrics/comparison.json --md
 echo
 echo "## Parameters against $base"
 dvc params diff "$base" --md
+echo
+echo "## Plots that changed against $base"
+changed=$(git diff --name-only --diff-filter=d "$base" -- 'plots/models/*.png')
+[[ -n $changed ]] || echo "None."
+for picture in $changed; do echo "![$picture](${PICTURES:-.}/$picture)"; done
 echo
 echo "## Verdict"
 echo '```'

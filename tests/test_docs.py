@@ -9,8 +9,10 @@ from unittest.mock import patch
 import pytest
 from ruamel.yaml import YAML
 
+from reverse_perturbation.retrieval.compare import Run, check_aligned
 from reverse_perturbation.storage import read_json
 from tests.end_to_end.pipeline import ROOT, inside, params, run
+from tests.stages.test_dependencies import imported, needed
 
 DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "models" / "README.md"])
 
@@ -30,8 +32,8 @@ def call(target: Path | str, *arguments: str) -> None:
 
 
 def test_a_model_added_as_the_docs_say_is_evaluated_like_the_others(tmp_path):
-    """Its own stage, then the evaluation every model goes through; it is better than chance on simulated cells."""
-    run(tmp_path, params(), until="split")
+    """Its own stage, then what every model goes through; it is better than chance on simulated cells."""
+    run(tmp_path, params(), until="logreg@logreg")
     module = tmp_path / "centroid.py"
     module.write_text(block("adding.md", "python"))
     (stage,) = YAML(typ="safe").load(block("adding.md", "yaml")).values()
@@ -41,11 +43,21 @@ def test_a_model_added_as_the_docs_say_is_evaluated_like_the_others(tmp_path):
     with inside(tmp_path):
         call(module, *command[3:])
         call(
-            "reverse_perturbation.stages.evaluate", *inputs, "--models", "centroid", "--outputs", "data/outputs",
-            "--metrics", "metrics", "--scores", "data/scores",
+            "reverse_perturbation.stages.evaluate", *inputs, "--models", "centroid", "logreg", "--outputs",
+            "data/outputs", "--metrics", "metrics", "--scores", "data/scores",
         )  # fmt: skip
+        check_aligned([Run.load(f"{name}-42", "metrics", "data/scores") for name in ("logreg", "centroid")])
     found = read_json(tmp_path / "metrics" / "centroid-42.json")
     assert found["exact_hit@1"] > 1.5 / found["provenance"]["conditions"]
+
+
+def test_the_stage_in_the_docs_names_the_code_it_uses(tmp_path):
+    module = tmp_path / "centroid.py"
+    module.write_text(block("adding.md", "python"))
+    (stage,) = YAML(typ="safe").load(block("adding.md", "yaml")).values()
+    uses = set().union(*(needed(file) for file in imported(module)))
+    named = {dep for dep in stage["deps"] if dep.endswith(".py")} - {"src/reverse_perturbation/stages/centroid.py"}
+    assert named == {file.relative_to(ROOT).as_posix() for file in uses}
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -65,3 +77,25 @@ def test_every_setting_in_the_docs_is_a_key():
             for part in name.split("."):
                 assert part in section, f"{document.name}: {name}"
                 section = section[part]
+
+
+def test_the_tables_of_experiments_in_the_docs_have_names_and_columns():
+    """DVC holds each pattern against a column's name from its beginning, and without the names no row can be told."""
+    columns = {"Experiment", *paths(YAML(typ="safe").load(ROOT / "params.yaml"))}
+    columns |= set(paths(read_json(ROOT / "metrics" / "comparison.json")))
+    files = [f"metrics/{name}-42.json" for name in ("logreg_prior", "pca")]
+    columns |= {f"{file}:{path}" for file in files for path in paths(read_json(ROOT / file))}
+    shown = [
+        keep for page in DOCS for keep in re.findall(r"dvc exp show --drop '\.\*' --keep '([^']+)'", page.read_text())
+    ]
+    assert len(shown) >= 5
+    for keep in shown:
+        assert keep.startswith("Experiment|"), keep
+        for pattern in re.split(r"\|(?![^(]*\))", keep):
+            assert any(re.match(pattern, column) for column in columns), pattern
+
+
+def paths(content, prefix=""):
+    """The names DVC gives the leaves of a file."""
+    for key, value in content.items():
+        yield from paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]

@@ -1,6 +1,7 @@
 """What a reviewer runs: scripts/review.sh, which the workflow posts on a pull request."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,31 @@ def test_the_review_says_what_changed_and_ends_as_the_gate_does():
     )
     assert review.returncode == check.main(["--comparison", str(ROOT / "metrics" / "comparison.json")]), review.stderr
     headings = [line for line in review.stdout.split("\n") if line.startswith("## ")]
-    assert headings == ["## Metrics against HEAD", "## Parameters against HEAD", "## Verdict"]
+    assert headings == [
+        "## Metrics against HEAD",
+        "## Parameters against HEAD",
+        "## Plots that changed against HEAD",
+        "## Verdict",
+    ]
     assert "scGPT mrr within the allowed share of logreg's" in review.stdout
+
+
+def test_a_picture_that_changed_is_shown(tmp_path):
+    def call(*command: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "PICTURES": "https://example.org/raw/abc"}
+        return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False).stdout
+
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    shutil.copy(ROOT / "scripts" / "review.sh", clone / "scripts")
+    shutil.copy(ROOT / ".dvc" / "plots.html", clone / ".dvc")  # `make setup` writes it
+    (clone / "plots" / "models" / "hit_at_k.png").write_bytes(b"another picture")
+    (clone / "plots" / "models" / "coverage.png").unlink()
+    plots = call("scripts/review.sh", "HEAD").split("## Plots")[1].split("## Verdict")[0]
+    assert "![plots/models/hit_at_k.png](https://example.org/raw/abc/plots/models/hit_at_k.png)" in plots
+    assert plots.count("![") == 1, "neither what is as it was nor what is gone"
+    assert call("dvc", "plots", "diff", "HEAD").startswith("file://")
 
 
 def test_a_base_that_is_not_there_is_an_error():
@@ -37,3 +61,4 @@ def test_the_workflow_runs_what_is_tested_here():
     commands = "\n".join(step.get("run", "") for step in workflow["jobs"]["review"]["steps"])
     assert ".ci/run" in commands
     assert "scripts/review.sh" in commands
+    assert "dvc plots diff" in commands

@@ -34,7 +34,7 @@ PROTOCOL = {
 # learns from a tenth fewer cells than logistic regression; with more cells for each weight the head needs less dropout.
 TIME = {
     "logreg.scaling": "[none]",
-    "logreg.c": "[0.03,0.1,0.3]",
+    "logreg.c": "[0.001,0.003,0.01,0.03]",
     "pretrain.epochs": "1",
     "finetune.epochs": "3",
     "finetune.refit": "false",

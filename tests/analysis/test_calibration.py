@@ -11,7 +11,10 @@ from reverse_perturbation.analysis.calibration import (
     logits,
     negative_log_likelihood,
     reliability,
+    tables,
 )
+from reverse_perturbation.config import Analysis
+from reverse_perturbation.retrieval.evaluate import Scores
 
 
 def binary(*confidences: float) -> np.ndarray:
@@ -75,6 +78,19 @@ def test_luck_alone_shows_an_error_that_falls_with_the_number_of_queries():
     right = (log_p.argmax(axis=1) == truth).astype(float)
     assert expected_calibration_error(reliability(log_p, right, 15)) == pytest.approx(luck, rel=0.6)
     assert error_if_calibrated(np.tile(log_p, (16, 1)), 15, draws=50, seed=0) == pytest.approx(luck / 4, rel=0.2)
+
+
+def test_the_temperature_is_that_of_the_cells_held_out_whatever_the_queries():
+    config = Analysis(bins=15, similar=0.5, averaged=[1], draws=2, seed=0)
+    names = np.array(list("ABCDE"), dtype=object)
+    held_out, overconfident = (
+        Scores(np.arange(300), names[truth], names, softmax(sharper * log_p, axis=1))
+        for sharper, (log_p, truth) in ((1, drawn(300)), (4, drawn(300, seed=1)))
+    )
+    expected = fit_temperature(*drawn(300))
+    found = tables(overconfident, held_out, "classifier", config)["calibration"]["temperature"]
+    assert found.tolist() == pytest.approx([expected], rel=1e-3)
+    assert expected < 2, "that of the queries would be 4"
 
 
 def test_probabilities_come_back_from_their_logits_and_similarities_are_left_alone():

@@ -17,3 +17,9 @@ def test_by_hand():
     assert duplicate_shares(sp.csr_matrix(np.array(rows, dtype=np.float32)), PARTS)["validation"] == 0.5
     rows[4] = rows[2] = [3, 0, 0]
     assert duplicate_shares(sp.csr_matrix(np.array(rows, dtype=np.float32)), PARTS) == {"query": 0.5, "validation": 0}
+
+
+def test_other_counts_of_the_same_genes_are_no_copy():
+    rows = [[1, 0, 2], [1, 0, 3], [1, 0, 1], [2, 0, 4], [1, 0, 4], [2, 0, 1], [3, 0, 2]]
+    counts = sp.csr_matrix(np.array(rows, dtype=np.float32))
+    assert duplicate_shares(counts, PARTS) == {"query": 0, "validation": 0}

@@ -61,6 +61,10 @@ def test_a_target_is_masked_under_its_other_symbol():
     assert target_columns(["NOTMEASURED+ctrl"], ["X"]) == {"NOTMEASURED": []}
 
 
+def test_a_target_measured_under_two_symbols_is_masked_under_both():
+    assert target_columns(["C19orf26+ctrl"], ["CBARP", "X", "C19orf26"]) == {"C19orf26": [0, 2]}
+
+
 @given(st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=5, max_size=5))
 def test_nothing_depends_on_the_targets_under_all_targets(rows):
     """Whatever the target columns hold, the models get the same: the mask leaks nothing."""

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import nbinom
+from scipy.stats import f_oneway, nbinom
 
 from reverse_perturbation.conditions import canonical, genes_of, twins
 from reverse_perturbation.config import Simulated
@@ -241,6 +241,13 @@ def test_targets_rise_where_they_are_activated():
         mean = pd.Series(expression[:, column].toarray().ravel()).groupby(labels).mean()
         activated = np.array([target in genes_of(label) for label in mean.index])
         assert mean[activated].min() > 1.5 * mean[~activated].max()
+
+
+def test_library_sizes_do_not_tell_the_condition():
+    cells = small()
+    sizes = np.asarray(cells.layers["counts"].sum(axis=1)).ravel()
+    groups = [np.log(sizes[cells.obs["condition"] == name]) for name in cells.obs["condition"].unique()]
+    assert f_oneway(*groups).pvalue > 0.01
 
 
 def test_twins_share_one_effect_and_doubles_are_not_merely_additive():

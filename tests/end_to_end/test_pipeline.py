@@ -17,12 +17,14 @@ from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import load_file
 
 from reverse_perturbation import norman_scale, real_cells
+from reverse_perturbation.analysis.calibration import fit_temperature
 from reverse_perturbation.check import main as check
 from reverse_perturbation.data.contract import read_cells, write_cells
 from reverse_perturbation.data.screen import load_screen
 from reverse_perturbation.models.pca import Pca
 from reverse_perturbation.models.scgpt.resume import Progress
 from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.rank import truth_index
 from reverse_perturbation.stages import embed, fuse
 from tests.end_to_end.pipeline import commands, inside, params, run, yaml
 
@@ -118,6 +120,12 @@ def test_the_analysis_has_every_model_and_agrees_with_its_metrics(simulated):
             assert value == pytest.approx(metrics(simulated, name)[measure], abs=1e-6)
     few = metrics(simulated, "analysis")
     assert set(few["calibration"]) == set(MODELS)
+    selection = Outputs.load(simulated / "data" / "outputs" / "logreg" / "selection.npz")
+    split = pd.read_csv(simulated / "data" / "split" / "split.csv")
+    held_out = (split["part"] == "validation").to_numpy()
+    truth = truth_index(split.loc[held_out, "condition"], selection.conditions)
+    temperature = fit_temperature(selection.log_proba[held_out].astype(np.float64), truth)
+    assert few["calibration"]["logreg-42"]["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert 0.5 < few["twin_cap_of_legacy_labels"]["exact_hit@1"] <= 1
     reach = {name: row["exact_hit@1"] for name, row in few["split_half"].items()}
     assert reach["1"] < reach["10"]
@@ -256,19 +264,24 @@ def test_two_processes_embed_what_one_embeds_and_bfloat16_nearly_so(simulated, t
     assert (cosine >= 0.999 * lengths).all()
 
 
-def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_path):
-    """Scaling, C, components, pretraining, the value input and the epoch too: all of them decide the weights."""
-    folder = tmp_path / "other queries"
+def with_other_cells(simulated, folder, part):
+    """Copy the folder of a run, random counts in the place of those of one part, and no fitted model."""
     shutil.copytree(simulated, folder)
     cells = read_cells(folder / "data/prepared/cells.h5ad")
     split = pd.read_csv(folder / "data/split/split.csv")
-    query = np.flatnonzero(cells.obs_names.isin(split.loc[split["part"] == "query", "cell"]))
+    rows = np.flatnonzero(cells.obs_names.isin(split.loc[split["part"] == part, "cell"]))
     counts = cells.layers["counts"].tolil()
-    counts[query] = np.random.default_rng(0).poisson(3, (len(query), cells.n_vars)).astype(np.float32)
+    counts[rows] = np.random.default_rng(0).poisson(3, (len(rows), cells.n_vars)).astype(np.float32)
     cells.layers["counts"] = counts.tocsr()
     write_cells(folder / "data/prepared/cells.h5ad", cells)
     shutil.rmtree(folder / "models")
-    names = ("logreg@", "pca", "pretrain", "finetune@0", "fuse@0")
+    return folder
+
+
+def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_path):
+    """Scaling, C, components, pretraining, the value input and the epoch too: all of them decide the weights."""
+    folder = with_other_cells(simulated, tmp_path / "other queries", "query")
+    names = ("logreg@", "pca", "pretrain", "finetune@0", "fuse@0", "embed@scgpt-0", "embed@fusion-0")
     run(folder, params(), only=lambda name: name.startswith(names))
     weights = sorted(path.relative_to(folder) for path in folder.glob("models/**/*.safetensors"))
     assert len(weights) == 12
@@ -276,6 +289,23 @@ def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_pa
         assert (folder / path).read_bytes() == (simulated / path).read_bytes(), path
     outputs = [Outputs.load(f / "data/outputs/logreg/final.npz") for f in (folder, simulated)]
     assert outputs[0].screen_sha256 != outputs[1].screen_sha256, "what the models were given did differ"
+    for name in ("pca", "scgpt-0", "fusion-0"):
+        origins = [Outputs.load(f / f"data/outputs/{name}/final.npz").control_mean for f in (folder, simulated)]
+        assert (origins[0] == origins[1]).all(), "the origin of centred embeddings is that of control cells"
+
+
+def test_no_weight_that_choices_are_made_by_depends_on_what_the_validation_cells_hold(simulated, tmp_path):
+    """Of the models in which nothing is chosen, or only one choice is there: the fit is on the reference alone."""
+    content = params(finetune={"epochs": 1}, logreg={"c": [0.1], "scaling": ["max_abs"]})
+    folders = [with_other_cells(simulated, tmp_path / "other validation cells", "validation"), tmp_path / "same"]
+    shutil.copytree(simulated, folders[1])
+    for folder in folders:
+        run(folder, content, only=lambda name: name.startswith(("logreg@", "pca", "pretrain", "finetune@0")))
+    names = [*(f"{name}/{{}}/weights" for name in ("logreg", "logreg_prior", "logreg_library", "pca")), "scgpt-0/{}"]
+    for name in names:
+        for fit, same in (("selection", True), ("final", False)):
+            paths = [folder / "models" / f"{name.format(fit)}.safetensors" for folder in folders]
+            assert (paths[0].read_bytes() == paths[1].read_bytes()) == same, paths[0]
 
 
 def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp_path):
@@ -298,10 +328,14 @@ def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp
     assert bound < 0.42
     for name in MODELS:
         assert metrics(tmp_path, name)["macro_hit@1"] < bound, name
+        # Of few cells; of those a model or its library has seen, most are found again.
+        assert metrics(tmp_path, name)["validation"]["exact_hit@1"] < 0.6, name
     rows = pd.read_csv(tmp_path / "results" / "reports" / "library_query.csv")
     single = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells"] == 1)]
     assert set(single["model"]) == {name.rsplit("-", 1)[0] for name in MODELS}
     assert (single["macro_hit@1"] < bound).all(), single.nlargest(3, "macro_hit@1")
+    held_out = rows[(rows["part"] == "validation") & (rows["cells"] == 1)]
+    assert (held_out["macro_hit@1"] < 0.7).all(), held_out.nlargest(3, "macro_hit@1")
 
 
 @pytest.mark.parametrize("mode", ["frozen", "head"])

@@ -114,7 +114,7 @@ def test_a_model_that_is_incomplete_or_broken(tmp_path):
             config.write_text("{}")
         else:
             config.write_text(json.dumps(json.loads(config.read_text()) | {"conditions": ["A+ctrl"]}))
-        with pytest.raises(InputError, match=f"{breaking}: not a saved logistic regression"):
+        with pytest.raises(InputError, match=f"{breaking}: not a saved logreg"):
             LogisticRegression.load(folder)
 
 
@@ -128,13 +128,20 @@ def test_tuning_takes_the_least_cross_entropy_on_validation():
     ]
     best = table.loc[table["cross_entropy"].idxmin()]
     assert (model.scaling, model.c) == (best["scaling"], best["c"])
-    assert len(model.conditions) == 0, "it comes unfitted"
     fitted = model.fresh().fit(x, y)
+    assert model.log_proba(v) == pytest.approx(fitted.log_proba(v), abs=1e-2), "it comes fitted on the reference cells"
     column = {name: i for i, name in enumerate(fitted.conditions)}
     of_truth = fitted.log_proba(v)[np.arange(200), [column[name] for name in w]]
     assert best["cross_entropy"] == pytest.approx(-of_truth.mean(), abs=1e-3)
     assert best["mrr"] == pytest.approx(compute(fitted.log_proba(v), w, fitted.conditions)["mrr"], abs=0.01)
     assert table["converged"].all()
+
+
+def test_a_start_of_other_conditions_is_left_aside():
+    x, y = cells(200, 0, conditions=4)
+    start = LogisticRegression("none", 1.0, 500).fit(*cells(200, 0, conditions=3))
+    fitted = LogisticRegression("none", 1.0, 500).fit(x, y, start=start)
+    assert fitted.coef == pytest.approx(LogisticRegression("none", 1.0, 500).fit(x, y).coef)
 
 
 def test_a_validation_condition_unknown_to_the_reference():
@@ -170,7 +177,7 @@ def test_on_real_cells(norman_subset, mask, exact_hit, mrr):
     config = Logreg(scaling=["none", "max_abs"], c=[0.1, 0.3, 1.0], max_iter=300)
     model, _ = tune(x[reference], y[reference], x[validation], y[validation], config)
     fitted = np.concatenate([reference, validation])
-    model.fit(x[fitted], y[fitted])
+    model.fit(x[fitted], y[fitted], start=model)
     found = compute(model.log_proba(x[query]), y[query], model.conditions)
     assert (len(model.conditions), len(query)) == (33, 655)
     assert exact_hit[0] <= found["exact_hit@1"] <= exact_hit[1]

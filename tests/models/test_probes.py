@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from reverse_perturbation.data.mask import MaskedCounts, apply_mask
 from reverse_perturbation.models import probes
-from reverse_perturbation.models.probes import ask, leaks, probe
+from reverse_perturbation.models.probes import ask, features, leaks, probe
 
 CONDITIONS = ["A+ctrl", "B+ctrl", "A+B"]
 N = 600
@@ -65,6 +65,25 @@ def test_a_label_in_the_library_size_is_caught(screen):
     of = found(screen, "all_targets")["depth"]
     assert not of["at_chance"]
     assert of["exact_hit@1"]["found"] > 0.95
+
+
+def test_what_a_probe_is_given_of_known_cells_does_not_depend_on_the_others(screen):
+    cells, parts = screen
+    known = np.flatnonzero(parts != "query")
+    masked = apply_mask(cells, "all_targets")
+    totals = masked.totals.copy()
+    totals[parts == "query"] *= 100
+    seen = [features(cells, MaskedCounts(masked.counts, each), known)["depth"] for each in (masked.totals, totals)]
+    assert (seen[0][known] != seen[1][known]).nnz == 0
+
+
+def test_a_probe_is_not_fitted_on_the_queries():
+    """A column for each cell: who has seen the queries' labels knows them all, who has not knows none."""
+    labels = np.random.default_rng(0).choice(["A+ctrl", "B+ctrl"], 80).astype(object)
+    of = ask(
+        sp.identity(80, dtype=np.float32, format="csr"), labels, np.array(["reference", "query"] * 40, dtype=object)
+    )
+    assert of["exact_hit@1"]["found"] == of["exact_hit@1"]["chance"]
 
 
 def test_a_label_in_the_gem_group_is_caught(screen):

@@ -58,6 +58,18 @@ def test_the_cells_the_curvature_is_estimated_from_decide_nothing(monkeypatch):
     assert few.coef == pytest.approx(whole.coef, abs=0.02)
 
 
+def test_cells_in_parts_and_threads_add_up_to_the_same(monkeypatch):
+    x, y = problem(3)
+    whole = fit_softmax(x, y, 1.0, 500)
+    monkeypatch.setattr(softmax, "CELLS", 7)
+    found = {}
+    for threads in (1, 3):
+        monkeypatch.setattr(softmax, "THREADS", threads)
+        found[threads] = fit_softmax(x, y, 1.0, 500)
+    assert np.array_equal(found[1].coef, found[3].coef), "to the last bit"
+    assert found[1].objective == pytest.approx(whole.objective, rel=1e-6)
+
+
 def test_setting_out_from_the_minimum_it_stays():
     x, y = problem(2)
     cold = fit_softmax(x, y, 1.0, 500)

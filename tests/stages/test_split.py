@@ -1,4 +1,6 @@
-"""Queries that are copies of known cells stop the split before anything is written."""
+"""Queries that are copies of known cells are counted, and where there are too many nothing is written."""
+
+import json
 
 import anndata as ad
 import numpy as np
@@ -8,17 +10,41 @@ import scipy.sparse as sp
 
 from reverse_perturbation.data.contract import write_cells
 from reverse_perturbation.stages import split
-from tests.end_to_end.pipeline import ROOT
+from tests.end_to_end.pipeline import params, yaml
+
+# Control cells come first: rows of the file are not those of the split.
+OBS = pd.DataFrame({"condition": ["ctrl"] * 20 + ["A+ctrl"] * 60}, index=[f"c{i}" for i in range(80)])
+OBS["control"] = OBS["condition"] == "ctrl"
+
+
+def divided(folder, counts: np.ndarray, allowed: float) -> tuple[pd.DataFrame, dict]:
+    """Run the stage on int [80, 2] counts; return the split and the metrics."""
+    layers = {"counts": sp.csr_matrix(counts.astype(np.float32))}
+    var = pd.DataFrame({"gene_name": ["A", "B"]}, index=["A", "B"])
+    write_cells(folder / "cells.h5ad", ad.AnnData(obs=OBS, var=var, layers=layers))
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(params(split={"max_duplicates": allowed}), file)
+    names = {"params": "params.yaml", "cells": "cells.h5ad", "output": "split.csv", "metrics": "split.json"}
+    split.main([text for name, file in names.items() for text in (f"--{name}", str(folder / file))])
+    return pd.read_csv(folder / "split.csv"), json.loads((folder / "split.json").read_text())
 
 
 def test_copies_across_parts_are_an_error(tmp_path, capsys):
-    obs = pd.DataFrame({"condition": "A+ctrl", "control": False}, index=[f"c{i}" for i in range(60)])
-    var = pd.DataFrame({"gene_name": ["A", "B"]}, index=["A", "B"])
-    counts = sp.csr_matrix(np.ones((60, 2), dtype=np.float32))
-    write_cells(tmp_path / "cells.h5ad", ad.AnnData(obs=obs, var=var, layers={"counts": counts}))
-    paths = {"--cells": "cells.h5ad", "--output": "split.csv", "--metrics": "split.json"}
-    argv = [text for name, file in paths.items() for text in (name, str(tmp_path / file))]
     with pytest.raises(SystemExit):
-        split.main([*argv, "--params", str(ROOT / "params.yaml")])
+        divided(tmp_path, np.ones((80, 2)), allowed=0.01)
     assert "100.0% of the query cells" in capsys.readouterr().err
     assert not (tmp_path / "split.csv").exists()
+
+
+def test_copies_across_parts_are_counted(tmp_path):
+    counts = np.column_stack([np.arange(1, 81), np.ones(80)])
+    frame, found = divided(tmp_path, counts, allowed=0.0)
+    assert (found["duplicated_queries"], found["duplicated_validation"]) == (0, 0)
+    # The split does not look at counts: the same cells are in the same parts below.
+    rows = {part: OBS.index.get_indexer(own["cell"]) for part, own in frame.groupby("part")}
+    counts[rows["query"][:2]] = counts[rows["reference"][0]]
+    counts[rows["query"][2]] = counts[rows["validation"][1]]
+    counts[rows["validation"][0]] = counts[rows["reference"][1]]
+    _, found = divided(tmp_path, counts, allowed=0.5)
+    assert found["duplicated_queries"] == pytest.approx(3 / len(rows["query"]))
+    assert found["duplicated_validation"] == pytest.approx(1 / len(rows["validation"]))

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from reverse_perturbation.conditions import LabelSpace, in_space
+from reverse_perturbation.conditions import CONTROL, LabelSpace, in_space
 from reverse_perturbation.errors import InputError
 
 PARTS = ("reference", "validation", "query")
@@ -67,9 +67,9 @@ def split_cells(
     by_condition = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     rng = np.random.default_rng(seed)
     part = np.full(len(obs), "", dtype=object)
-    in_query_lane = _in_query_lanes(obs, labels != "ctrl", query_fraction, rng) if kind == "gem_group" else None
+    in_query_lane = _in_query_lanes(obs, labels != CONTROL, query_fraction, rng) if kind == "gem_group" else None
     for condition, rows in zip(conditions, by_condition, strict=True):
-        if condition == "ctrl" or len(rows) < min_cells:
+        if condition == CONTROL or len(rows) < min_cells:
             continue
         order = rng.permutation(rows)
         if in_query_lane is None:

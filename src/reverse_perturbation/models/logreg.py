@@ -7,16 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from scipy.special import log_softmax
 from sklearn.preprocessing import MaxAbsScaler
 
 from reverse_perturbation.config import Logreg
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.softmax import fit_softmax
+from reverse_perturbation.models.weights import load_weights, save_weights
 from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.storage import read_json, write_atomically, write_json
 
 Scaling = Literal["none", "max_abs"]
 
@@ -76,7 +74,8 @@ class LogisticRegression:
         labels
             Condition of each cell, at least two different ones.
         start
-            A model fitted on the same cells with the same scaling, from whose weights to set out.
+            A model of the same scaling, from whose weights to set out if its conditions are these; they are near the
+            minimum, which is one whatever the start.
 
         Raises
         ------
@@ -89,7 +88,8 @@ class LogisticRegression:
         conditions, code = np.unique(labels.astype(str), return_inverse=True)
         if len(conditions) < 2:
             raise InputError(f"logistic regression needs cells of at least two conditions, found {len(conditions)}")
-        set_out = None if start is None else (start.coef, start.intercept)
+        same = start is not None and np.array_equal(start.conditions.astype(str), conditions)
+        set_out = (start.coef, start.intercept) if start is not None and same else None
         fitted = fit_softmax(_divided(reference, scale), code, self.c, self.max_iter, set_out)
         self.coef, self.intercept = fitted.coef, fitted.intercept
         self.n_iter, self.converged = fitted.n_iter, fitted.converged
@@ -106,51 +106,32 @@ class LogisticRegression:
         return log_softmax(self.scores(queries), axis=1).astype(np.float32)
 
     def save(self, folder: str | Path, genes: Sequence[str]) -> None:
-        """Write weights as safetensors beside a JSON, atomically; ``genes`` names the columns."""
-        with write_atomically(folder) as temporary:
-            temporary.mkdir()
-            weights = {"coef": self.coef, "intercept": self.intercept, "scale": self.scale}
-            save_file(
-                {name: np.ascontiguousarray(array) for name, array in weights.items()},
-                temporary / "weights.safetensors",
-            )
-            write_json(
-                temporary / "config.json",
-                {
-                    "scaling": self.scaling,
-                    "c": self.c,
-                    "max_iter": self.max_iter,
-                    "n_iter": self.n_iter,
-                    "converged": self.converged,
-                    "conditions": list(self.conditions),
-                    "genes": list(genes),
-                },
-            )
+        """Write the model; ``genes`` names the columns."""
+        weights = {"coef": self.coef, "intercept": self.intercept, "scale": self.scale}
+        about = {
+            "scaling": self.scaling,
+            "c": self.c,
+            "max_iter": self.max_iter,
+            "n_iter": self.n_iter,
+            "converged": self.converged,
+            "conditions": list(self.conditions),
+            "genes": list(genes),
+        }
+        save_weights(folder, weights, about)
 
     @classmethod
     def load(cls, folder: str | Path) -> "LogisticRegression":
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote; an InputError if a file is missing or broken."""
+        return load_weights(folder, cls._of, "logreg")
 
-        Raises
-        ------
-        InputError
-            If a file is missing or broken.
-        """
-        folder = Path(folder)
-        try:
-            config, weights = read_json(folder / "config.json"), load_file(folder / "weights.safetensors")
-            model = cls(config["scaling"], config["c"], config["max_iter"])
-            model.coef, model.intercept = weights["coef"], weights["intercept"]
-            model.scale = weights["scale"]
-            model.conditions = np.array(config["conditions"], dtype=object)
-            model.genes = list(config["genes"])
-            model.n_iter, model.converged = config["n_iter"], config["converged"]
-            if model.coef.shape != (len(model.conditions), len(model.scale)):
-                raise ValueError(f"weights {model.coef.shape} for {len(model.conditions)} conditions")
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(
-                f"{folder}: not a saved logistic regression ({error}); run `dvc repro logreg` again"
-            ) from None
+    @classmethod
+    def _of(cls, weights: dict[str, np.ndarray], about: dict[str, Any]) -> "LogisticRegression":
+        model = cls(about["scaling"], about["c"], about["max_iter"])
+        model.coef, model.intercept, model.scale = weights["coef"], weights["intercept"], weights["scale"]
+        model.conditions, model.genes = np.array(about["conditions"], dtype=object), list(about["genes"])
+        model.n_iter, model.converged = about["n_iter"], about["converged"]
+        if model.coef.shape != (len(model.conditions), len(model.scale)):
+            raise ValueError(f"weights {model.coef.shape} for {len(model.conditions)} conditions")
         return model
 
 
@@ -179,10 +160,11 @@ def tune(
     Returns
     -------
     model, table
-        The best configuration, unfitted; of equals the smallest C. One row a configuration tried:
+        The best, as it was fitted on the reference cells; of equals the smallest C. One row a configuration tried:
         scaling, c, cross_entropy (nats), exact_hit@1, mrr, n_iter, converged.
     """
     rows: list[dict[str, Any]] = []
+    models = []
     for scaling in config.scaling:
         model = None
         for c in sorted(config.c):
@@ -190,14 +172,15 @@ def tune(
             model = candidate.fit(reference, reference_labels, start=model)
             tried = _tried(model, model.log_proba(validation), validation_labels)
             rows.append(tried)
+            models.append(model)
             print(
                 f"logreg: scaling {scaling}, C {c:g}: validation cross-entropy {tried['cross_entropy']:.4f}, "
                 f"mrr {tried['mrr']:.4f}, {model.n_iter} iterations",
                 flush=True,
             )
     table = pd.DataFrame(rows)
-    best = table.sort_values(["cross_entropy", "c"]).iloc[0]
-    return LogisticRegression(best["scaling"], float(best["c"]), config.max_iter), table
+    best = table.sort_values(["cross_entropy", "c"]).index[0]
+    return models[best], table
 
 
 def _tried(model: LogisticRegression, log_proba: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

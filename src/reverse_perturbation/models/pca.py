@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import PCA
 
 from reverse_perturbation.config import Pca as Config
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.storage import read_json, write_atomically, write_json
+from reverse_perturbation.models.weights import load_weights, save_weights
 
 
 class Pca:
@@ -49,28 +48,17 @@ class Pca:
         return result.astype(np.float32)
 
     def save(self, folder: str | Path, genes: Sequence[str]) -> None:
-        """Write weights as safetensors beside a JSON, atomically; ``genes`` names the columns."""
-        with write_atomically(folder) as temporary:
-            temporary.mkdir()
-            weights = {"mean": self._mean, "components": np.ascontiguousarray(self._components)}
-            save_file(weights, temporary / "weights.safetensors")
-            about = {"pca": self.config.model_dump(), "genes": list(genes)}
-            write_json(temporary / "config.json", about)
+        """Write the model; ``genes`` names the columns."""
+        about = {"pca": self.config.model_dump(), "genes": list(genes)}
+        save_weights(folder, {"mean": self._mean, "components": self._components}, about)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Pca":
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote; an InputError if a file is missing or broken."""
+        return load_weights(folder, cls._of, "pca")
 
-        Raises
-        ------
-        InputError
-            If a file is missing or broken.
-        """
-        folder = Path(folder)
-        try:
-            model = cls(Config.model_validate(read_json(folder / "config.json")["pca"]))
-            weights = load_file(folder / "weights.safetensors")
-            model._mean, model._components = weights["mean"], weights["components"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"{folder}: not a saved PCA ({error}); run `dvc repro pca` again") from None
+    @classmethod
+    def _of(cls, weights: dict[str, np.ndarray], about: dict[str, Any]) -> "Pca":
+        model = cls(Config.model_validate(about["pca"]))
+        model._mean, model._components = weights["mean"], weights["components"]
         return model

@@ -82,7 +82,7 @@ def report(
         *errors_section(analysis, plots, similar),
         *confidence_section(analysis, plots),
         "## Every model and seed",
-        "`ranking` says what orders the conditions: a classifier's probabilities, or cosine similarity to a library. "
+        "`ranking` says what orders the conditions: a classifier's probabilities, or similarity to a library. "
         f"{WHAT_THE_BASELINES_ARE} "
         "Validation figures come from fits that have not seen those cells.",
         markdown(models_table(runs)),

@@ -14,7 +14,6 @@ from reverse_perturbation.analysis.agreement import agreement
 from reverse_perturbation.analysis.oracle import Oracle
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Analysis, Params
-from reverse_perturbation.data.contract import read_obs
 from reverse_perturbation.data.screen import CONTROL_PART, Screen, load_screen
 from reverse_perturbation.data.simulate import Truth
 from reverse_perturbation.data.vocab import load_aliases
@@ -24,6 +23,7 @@ from reverse_perturbation.retrieval import metrics
 from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting
 from reverse_perturbation.retrieval.outputs import Outputs
 from reverse_perturbation.stages.arguments import parser, run
+from reverse_perturbation.stages.evaluator import evaluator_of
 from reverse_perturbation.stages.screen import SCREEN, screen_of
 from reverse_perturbation.storage import write_json, write_text
 
@@ -36,16 +36,7 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
     screen = screen_of(args, params, controls=True)
     embedding = Pca.load(Path(args.pca) / "final").embed(screen.log1p())
     facts, similarity = describe(screen, embedding)
-    legacy = read_obs(args.cells).loc[screen.cells, "condition"].astype(str).to_numpy(dtype=object)
-    in_split = screen.parts != CONTROL_PART
-    evaluator = Evaluator(
-        cells=screen.cells[in_split],
-        legacy=legacy[in_split],
-        parts=screen.parts[in_split],
-        fitted_space=params.labels,
-        library=params.library,
-        query=params.query,
-    )
+    evaluator = evaluator_of(args.cells, args.split, params)
     files = {f"{model}-{seed}": f"{model}-{seed}" for model in params.models for seed in params.seeds}
     files |= {f"{name}-{params.split.seed}": name for name in args.baselines}
     tables: dict[str, list[pd.DataFrame]] = {}
@@ -64,7 +55,7 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
     for name, content in written.items():
         text = content.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_text(Path(args.tables) / f"{name}.csv", text)
-    write_json(args.metrics, summary(written, twin_cap(legacy, screen.parts)) | bound)
+    write_json(args.metrics, summary(written, twin_cap(evaluator.legacy, evaluator.parts)) | bound)
     print(f"analysis: {len(files)} runs, {len(facts)} conditions, tables in {args.tables}")
 
 

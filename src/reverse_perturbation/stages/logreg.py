@@ -40,9 +40,11 @@ def logreg(args: argparse.Namespace, params: Params) -> None:
     if args.kind == "library_size":
         expression, columns = sp.hstack([expression, library_size(screen.totals)]).tocsr(), columns + LIBRARY_COLUMNS
     reference, validation = screen.rows("reference"), screen.rows("validation")
-    choice = LogisticRegression(scaling="none", c=1.0, max_iter=params.logreg.max_iter)
-    if args.kind != "prior":
-        choice, table = tune(
+    if args.kind == "prior":
+        model = LogisticRegression(scaling="none", c=1.0, max_iter=params.logreg.max_iter)
+        model.fit(expression[reference], screen.conditions[reference])
+    else:
+        model, table = tune(
             expression[reference],
             screen.conditions[reference],
             expression[validation],
@@ -53,9 +55,10 @@ def logreg(args: argparse.Namespace, params: Params) -> None:
             Path(args.model) / "choices.csv",
             table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         )
-        print(f"logreg: chosen on {len(validation):,} validation cells: scaling {choice.scaling}, C {choice.c:g}")
+        print(f"logreg: chosen on {len(validation):,} validation cells: scaling {model.scaling}, C {model.c:g}")
     for fit, rows in (("selection", reference), ("final", np.concatenate([reference, validation]))):
-        model = choice.fresh().fit(expression[rows], screen.conditions[rows])
+        if fit == "final":
+            model = model.fresh().fit(expression[rows], screen.conditions[rows], start=model)
         model.save(Path(args.model) / fit, columns)
         Outputs(
             cells=screen.cells,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.contract import read_cells
 from reverse_perturbation.data.duplicates import duplicate_shares
-from reverse_perturbation.data.split import split_cells
+from reverse_perturbation.data.split import PARTS, split_cells
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
@@ -41,7 +41,7 @@ def split(args: argparse.Namespace, params: Params) -> None:
     sizes = frame["part"].value_counts()
     print(
         f"split: {frame['condition'].nunique()} conditions ({params.labels} labels), "
-        + ", ".join(f"{sizes[part]:,} {part}" for part in ("reference", "validation", "query"))
+        + ", ".join(f"{sizes[part]:,} {part}" for part in PARTS)
         + " cells"
     )
 
