@@ -52,7 +52,6 @@ loss() {
 values() {
   row binned scgpt.value_input=binned
   row binned-random scgpt.value_input=binned_random
-  row zero-genes scgpt.zero_genes=true
 }
 
 readout() {
