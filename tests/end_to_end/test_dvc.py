@@ -132,6 +132,20 @@ def test_a_library_sweep_reuses_the_trained_models(repository):
 
 
 @pytest.mark.slow
+def test_an_experiment_is_restored_where_the_results_of_the_branch_were_never_made(repository, tmp_path):
+    """A clone knows them by dvc.lock alone; DVC looked them up when a stage depended on one file of a folder."""
+    call(repository, "git", "add", "-A")
+    call(repository, "git", "commit", "-qm", "results", "--allow-empty")
+    clone = tmp_path / "clone"
+    call(repository, "git", "clone", "-q", str(repository), str(clone))
+    settings = ["-S", "split.seed=43", "-S", "seeds=[0]", "-S", "models=[scgpt]"]
+    command = ["dvc", "exp", "run", "--temp", "-n", "other", *settings, "compare"]
+    assert "Running stage 'finetune@0'" in call(clone, *command)
+    call(clone, "dvc", "exp", "remove", "other")
+    assert "Running stage" not in call(clone, *command)
+
+
+@pytest.mark.slow
 def test_what_was_pushed_to_a_folder_is_pulled_from_it(repository, tmp_path):
     call(repository, "git", "add", "-A")
     call(repository, "git", "commit", "-qm", "results", "--allow-empty")
