@@ -80,7 +80,7 @@ def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
         ("models", ["scgpt"], {"library_query", "compare", "analysis", "report"}),
         ("pca.components", 9, {"pca"}),
         ("split.query_fraction", 0.3, {"split"}),
-        ("data.simulated.seed", 5, {"prepare"}),
+        ("data.simulated.seed", 5, {"prepare", "analysis"}),
     ],
 )
 def test_a_parameter_makes_stale_what_reads_it_and_no_more(repository, key, value, expected):
