@@ -23,4 +23,4 @@ measure finetune_step python benchmarks/finetune_step.py
 measure stages python benchmarks/stages.py
 measure search python benchmarks/search.py --grid
 measure logreg python benchmarks/logreg.py --path
-measure logreg_norman python benchmarks/logreg.py --conditions 282 --cells 91205 --genes 5045 --c 1 --repeats 1
+measure logreg_norman python benchmarks/logreg.py --conditions 282 --cells 91205 --genes 5045 --c 0.01 --repeats 1 --most 240

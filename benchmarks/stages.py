@@ -1,12 +1,13 @@
-"""Time the stages before any model by cells, genes and conditions, and their memory: a table and a plot of cost curves.
+"""Time the stages by cells, genes, conditions and tokens, and their memory: a table and a plot of cost curves.
 
     OMP_NUM_THREADS=1 python benchmarks/stages.py                                # up to the size of Norman, minutes
     OMP_NUM_THREADS=1 python benchmarks/stages.py --cells 1000 3000 --genes 600 --conditions 20 --at 3000     # a trial
 
 Each stage runs in a process of its own, on the files of the stages before, simulated cells among them; the seconds
-count from the import of its modules, the peak is that process's. Beside the stages: tokens, the screen read, masked and
-tokenised; and search, every query's nearest cells among random embeddings of full width, which grows with cells times
-cells. Where `dvc repro` would do nothing that is timed too.
+count from the import of its modules, the peak is that process's. Beside the stages before any model: tokens, the screen
+read, masked and tokenised; logreg, so many iterations of its fit; search, every query's nearest cells among random
+embeddings of full width, which grows with cells times cells; and embed, random weights asked about random tokens, the
+small backbone by cells and the large one by tokens of a cell. Where `dvc repro` would do nothing that is timed too.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from typing import TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from ruamel.yaml import YAML
 
 from reverse_perturbation.report.tables import markdown
@@ -44,6 +46,9 @@ FILES = {
     "vocab_map": ["--cells", "cells.h5ad", "--output", "genes.csv", "--metrics", "genes.json"],
     "split": ["--cells", "cells.h5ad", "--output", "split.csv", "--metrics", "split.json"],
 }
+ITERATIONS = 10  # of logistic regression
+TOKENS = 410  # of a cell of Norman
+SMALL, LARGE = (2, 64, 4), (12, 512, 8)  # layers, width and heads of the backbones
 REFERENCE, QUERY, WIDTH = 0.74, 0.18, 512  # shares of the cells in Norman's split; numbers in an embedding
 
 
@@ -87,6 +92,48 @@ def run_tokens(folder: Path) -> None:
     )
 
 
+def run_logreg(folder: Path) -> None:
+    """Read the screen and take some steps towards a logistic regression on all of it."""
+    import numpy as np
+
+    from reverse_perturbation.data.screen import load_screen
+    from reverse_perturbation.models.softmax import fit_softmax
+
+    screen = load_screen(*(folder / each for each in ("cells.h5ad", "split.csv", "genes.csv")), mask="own", genes="all")
+    fit_softmax(screen.log1p(), np.unique(screen.conditions, return_inverse=True)[1], 0.01, ITERATIONS)
+
+
+def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> None:
+    """Embed cells of as many tokens each."""
+    import numpy as np
+    import torch
+    from accelerate import Accelerator
+
+    from reverse_perturbation.config import load_params
+    from reverse_perturbation.models.scgpt.backbone import build_backbone
+    from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
+    from reverse_perturbation.models.scgpt.embed import embed_cells
+    from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
+    from reverse_perturbation.models.scgpt.tokens import Tokens
+
+    params = load_params()
+    sizes = params.pretrain.model_copy(update={"layers": layers, "width": width, "heads": heads})
+    architecture = small_architecture(sizes, "log1p")
+    vocabulary = small_vocabulary(np.array([f"g{i}" for i in range(NORMAN[1])], dtype=object))
+    frozen = params.finetune.model_copy(update={"adaptation": "frozen", "readout": ["cls"]})
+    model = ScgptClassifier(build_backbone(architecture, vocabulary), torch.arange(NORMAN[1]), 2, frozen)
+    rng = np.random.default_rng(0)
+    told = Tokens(
+        ids=rng.integers(0, NORMAN[1], cells * tokens, dtype=np.int32),
+        values=rng.random(cells * tokens, dtype=np.float32),
+        offsets=np.arange(cells + 1) * tokens,
+        cls_id=vocabulary["<cls>"],
+        pad_id=vocabulary["<pad>"],
+        pad_value=architecture.pad_value,
+    )
+    embed_cells(model, told, np.arange(cells).astype(str).astype(object), ["a", "b"], Accelerator(cpu=True))
+
+
 def run_search(cells: int, conditions: int) -> None:
     """Find every query's nearest cells among random embeddings."""
     from search import one
@@ -122,7 +169,12 @@ def alone(function: Callable[..., T], job: Job) -> T:
         return pool.apply(function, job)
 
 
-def costs(size: Size, profile: bool) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+def cost(job: Job) -> dict[str, object]:
+    """Return what a job costs in a process that does nothing else."""
+    return dict(zip(("seconds", "of computing", "peak, GB"), alone(measured, job), strict=True))
+
+
+def costs(size: Size, embed: bool, profile: bool) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """Return what each stage costs at a size and, if asked for, the functions that most of the time goes to."""
     rows: list[dict[str, object]] = []
     functions: list[dict[str, object]] = []
@@ -130,33 +182,48 @@ def costs(size: Size, profile: bool) -> tuple[list[dict[str, object]], list[dict
         folder = Path(name)
         write_params(folder, size)
         jobs: dict[str, Job] = {stage: (run_stage, (stage, folder)) for stage in FILES}
-        jobs |= {"tokens": (run_tokens, (folder,)), "search": (run_search, (size[0], size[2]))}
+        jobs |= {"tokens": (run_tokens, (folder,)), f"logreg, {ITERATIONS} iterations": (run_logreg, (folder,))}
+        jobs |= {"search": (run_search, (size[0], size[2]))}
+        if embed:
+            jobs |= {"embed, 2 x 64": (run_embed, (size[0], TOKENS, *SMALL))}
         for stage, job in jobs.items():
-            seconds, computing, peak = alone(measured, job)
-            found = {"seconds": seconds, "of computing": computing, "peak, GB": peak}
-            rows.append({"stage": stage} | {axis: f"{n:,}" for axis, n in zip(AXES, size, strict=True)} | found)
+            rows.append({"stage": stage} | {axis: f"{n:,}" for axis, n in zip(AXES, size, strict=True)} | cost(job))
             if profile:
                 most = list(alone(profiled, job).items())[:MOST]
                 functions.append({"stage": stage, "share": ", ".join(f"`{each}` {share:.0%}" for each, share in most)})
     return rows, functions
 
 
-def draw(rows: pd.DataFrame, sizes: dict[str, list[Size]], path: Path) -> None:
-    """Draw seconds and peak memory of each stage along each axis."""
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    panels = figure.subplots(2, len(AXES), squeeze=False)
-    for column, axis in enumerate(AXES):
-        x = [size[column] for size in sizes[axis]]
-        places = [str(size) for size in sizes[axis]]
-        for row, what in enumerate(("seconds", "peak, GB")):
-            for stage, found in rows.groupby("stage", sort=False):
-                panels[row, column].plot(x, found.set_index("size").loc[places, what], marker=".", label=stage)
-            panels[row, column].set(xlabel=axis, xlim=(0, None), ylim=(0, None))
+def draw(rows: pd.DataFrame, lengths: pd.DataFrame, sizes: dict[str, list[Size]], path: Path) -> None:
+    """Draw seconds and peak memory of each stage along each axis, and of the large backbone by tokens."""
+    columns = []
+    for axis in AXES:
         others = [f"{n:,} {name}" for name, n in zip(AXES, sizes[axis][-1], strict=True) if name != axis]
-        panels[0, column].set_title(", ".join(others) if axis != "cells" else "5,045 genes", fontsize=9)
-    for row, what in enumerate(("seconds", "peak memory, GB")):
-        panels[row, 0].set_ylabel(what)
-    figure.legend(handles=panels[0, 0].get_legend_handles_labels()[0], loc="outside right center", frameon=False)
+        title = ", ".join(others) if axis != "cells" else f"{NORMAN[1]:,} genes"
+        along = rows.set_index("size").loc[[str(size) for size in sizes[axis]]]
+        columns.append((axis, title, along.assign(x=along[axis].str.replace(",", "").astype(int))))
+    columns.append(("tokens of a cell", f"{lengths['cells'].iloc[0]} cells", lengths.assign(x=lengths["tokens"])))
+    figure = Figure(figsize=(15, 6.5), layout="constrained")
+    panels = figure.subplots(2, len(columns), squeeze=False)
+    colors = {stage: f"C{i}" for i, stage in enumerate(dict.fromkeys([*rows["stage"], *lengths["stage"]]))}
+    for (above, below), (name, title, found) in zip(panels.T, columns, strict=True):
+        lines = found.groupby("stage", sort=False).filter(lambda each: len(each) > 1)
+        for stage, each in lines.groupby("stage", sort=False):
+            style = {"color": colors[stage], "marker": "."}
+            above.loglog(each["x"], each["seconds"], **style)
+            below.plot(each["x"], each["peak, GB"], **style)
+        x = sorted(set(lines["x"]))
+        above.loglog(x, [lines["seconds"].max() * each / x[-1] for each in x], color="grey", linestyle=":")
+        above.set_xticks(x, labels=[f"{each:,}" for each in x], fontsize=8)
+        above.minorticks_off()
+        above.yaxis.set_major_formatter("{x:g}")
+        above.set_title(title, fontsize=9)
+        below.set(xlabel=name, xlim=(0, None), ylim=(0, 1.1 * lines["peak, GB"].max()))
+    panels[0, 0].set_ylabel("seconds")
+    panels[1, 0].set_ylabel("peak memory, GB")
+    handles = [Line2D([], [], color=color, marker=".", label=stage) for stage, color in colors.items()]
+    handles.append(Line2D([], [], color="grey", linestyle=":", label="in proportion"))
+    figure.legend(handles=handles, loc="outside right center", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
@@ -177,10 +244,11 @@ def nothing_to_do(repeats: int) -> str:
 def main() -> None:
     """Run all sizes, smallest first, print the table and draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 5000, 20000, 50000, NORMAN[0]])
+    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 5000, 20000, 40000, NORMAN[0]])
     parser.add_argument("--genes", type=int, nargs="+", default=[600, 1500, 3000])
     parser.add_argument("--conditions", type=int, nargs="+", default=[40, 120])
     parser.add_argument("--at", type=int, default=20000, help="cells where genes or conditions vary")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[100, 200, 400, 800, 1200])
     parser.add_argument("--plot", type=Path, default=Path("results/benchmarks/stages.png"))
     args = parser.parse_args()
 
@@ -195,13 +263,20 @@ def main() -> None:
     }
     rows, functions = [], []
     for size in sorted({size for each in sizes.values() for size in each}):
-        found, most = costs(size, profile=size == standard)
+        found, most = costs(size, embed=size in sizes["cells"], profile=size == standard)
         rows += [row | {"size": str(size)} for row in found]
         functions += most
     frame = pd.DataFrame(rows)
-    draw(frame, sizes, args.plot)
+    lengths = pd.DataFrame(
+        [
+            {"stage": "embed, 12 x 512", "cells": 16, "tokens": n} | cost((run_embed, (16, n, *LARGE)))
+            for n in args.tokens
+        ]
+    )
+    draw(frame, lengths, sizes, args.plot)
     print(f"{len(os.sched_getaffinity(0))} cores; simulated screens, mask own, legacy labels\n")
     print(markdown(frame.drop(columns="size"), decimals=2))
+    print(f"\nThe large backbone, 12 layers of width 512:\n\n{markdown(lengths, decimals=2)}")
     print(f"\nWhere the time goes with {standard[0]:,} cells:\n\n{markdown(functions)}\n\n{nothing_to_do(5)}")
 
 

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scgpt.preprocess import binning
+from scipy.stats import kstest
 
 from reverse_perturbation.config import Scgpt, load_params
 from reverse_perturbation.models.scgpt import tokens as module
@@ -99,7 +100,7 @@ def test_random_bins_are_upstream_s_from_the_same_draw(genes, monkeypatch):
         counts = rng.integers(1, 12, genes)
         row = np.log1p(counts / counts.sum() * 1e4).astype(np.float32)
         ours = np.array(list(cell(tokens_of([counts], value_input="binned_random", cells=[f"x{i}"]), 0).values()))
-        draw = np.random.default_rng(module._seed(f"x{i}")).random(genes)
+        draw = module._draws(np.array([f"x{i}"], dtype=object), np.array([genes]))
         monkeypatch.setattr(np.random, "rand", lambda n, draw=draw: draw)
         assert (ours == binning(row, 51)).all()
         assert len(np.unique(ours)) > 11, "ties were spread"
@@ -117,6 +118,23 @@ def test_ties_lie_in_the_middle_of_what_scgpt_draws(counts, seed):
     assert (ours <= high).all()
     width = np.maximum(high - low, 1)
     assert (np.abs(ours - draws.mean(axis=0)) <= 0.2 * width + 0.5).all()
+
+
+def test_draws_are_the_published_generator_s(monkeypatch):
+    """The first numbers of SplitMix64 from the seed 1234567, as Rosetta Code has them."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    monkeypatch.setattr(module, "_seed", {"a": 1234567, "b": 5}.__getitem__)
+    found = module._draws(np.array(["b", "a"], dtype=object), np.array([3, 4]))
+    assert found[3:].tolist() == [(number >> 11) / 2**53 for number in published]
+
+
+def test_draws_are_even():
+    found = module._draws(np.array([f"c{i}" for i in range(2000)], dtype=object), np.full(2000, 50))
+    assert found.min() >= 0
+    assert found.max() < 1
+    assert kstest(found, "uniform").pvalue > 0.01
+    assert kstest(found[::50], "uniform").pvalue > 0.01, "the first of each cell"
+    assert abs(np.corrcoef(found.reshape(2000, 50).T) - np.eye(50)).max() < 0.12
 
 
 def test_random_bins_are_drawn_by_cell_id():
