@@ -40,10 +40,11 @@ adaptation() {
 
 loss() {
   for batch in 32 64 128; do
-    row random-$batch finetune.batch_size=$batch
-    row balanced-$batch finetune.batch_size=$batch finetune.sampler=balanced
-    row balanced-infonce-$batch finetune.batch_size=$batch finetune.sampler=balanced finetune.loss.infonce=0.5
-    row balanced-supcon-$batch finetune.batch_size=$batch finetune.sampler=balanced finetune.loss.supcon=0.5
+    for sampler in random balanced; do
+      row $sampler-$batch finetune.batch_size=$batch finetune.sampler=$sampler
+      row $sampler-infonce-$batch finetune.batch_size=$batch finetune.sampler=$sampler finetune.loss.infonce=0.5
+      row $sampler-supcon-$batch finetune.batch_size=$batch finetune.sampler=$sampler finetune.loss.supcon=0.5
+    done
   done
   row balanced-uncorrected finetune.sampler=balanced finetune.prior_correction=false
   row shared-gene-credit finetune.loss.shared_gene_credit=0.2
