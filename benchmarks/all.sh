@@ -16,6 +16,7 @@ measure() {
   mv "$folder/$name.tmp" "$folder/$name.md"
 }
 
+measure machine python benchmarks/machine.py
 measure tokens python benchmarks/tokens.py
 measure embed python benchmarks/embed.py
 measure embed_small python benchmarks/embed.py --layers 2 --width 64 --heads 4 --cells 2000

@@ -103,7 +103,8 @@ def main() -> None:
     args = parser.parse_args()
     x, code, query = screen(Simulated(conditions=args.conditions, cells=args.cells, genes=args.genes, seed=0))
     known, y, names = x[~query], code[~query], np.unique(code).astype(str).astype(object)
-    print(f"{known.shape[0]:,} cells x {known.shape[1]:,} genes, {len(names)} conditions, mask own, legacy labels\n")
+    print(f"{known.shape[0]:,} cells x {known.shape[1]:,} genes, {known.nnz:,} values, {len(names)} conditions", end="")
+    print(", mask own, legacy labels\n")
     rows = []
     for c in args.c:
         fits = {"theirs": partial(theirs, most=args.most), "ours": ours}

@@ -1,4 +1,7 @@
-"""What the benchmarks share: cells of Norman's kind, times taken in turn, and the rates this machine can reach."""
+"""What the benchmarks share: cells of Norman's kind, times taken in turn, and the rates this machine can reach.
+
+OMP_NUM_THREADS=1 python benchmarks/machine.py           # the rates alone, some seconds
+"""
 
 import os
 import statistics
@@ -15,6 +18,7 @@ from reverse_perturbation.config import Simulated
 from reverse_perturbation.data.simulate import simulate
 from reverse_perturbation.data.vocab import load_aliases
 from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.report.tables import markdown
 
 T = TypeVar("T")
 GENES = 5045  # of the Norman file
@@ -85,3 +89,20 @@ def machine() -> str:
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown CPU")
     cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
     return f"{model}, {cores}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def main() -> None:
+    """Print the rates that the others are held against."""
+    dtypes = [torch.float32, torch.bfloat16] if has_bfloat16() else [torch.float32]
+    rows = [
+        {"rate": f"matrix product, {width} wide, {str(dtype).removeprefix('torch.')}"}
+        | {"value": f"{short(matrix_rate(dtype, width) / 1e9)} GFLOP/s"}
+        for dtype in dtypes
+        for width in (64, 512)
+    ]
+    rows.append({"rate": "copy, read and written", "value": f"{short(copy_rate() / 1e9)} GB/s"})
+    print(f"{machine()}\n\n{markdown(rows)}")
+
+
+if __name__ == "__main__":
+    main()
