@@ -98,7 +98,9 @@ def report(
         markdown(models_table(runs)),
         "## What it took",
         f"{platform.machine()}, {os.cpu_count()} cores, no GPU; the largest process had {peak:.1f} GiB. "
-        + ("" if len(seconds) > len(runs) else "Stages that are not here came from the run-cache, and their memory is not known."),
+        + (
+            "" if len(seconds) > len(runs) else "Stages that are not here, nor in this memory, came from the run-cache."
+        ),
         markdown([{"stage": stage, "minutes": taken / 60} for stage, taken in seconds.items()], decimals=1),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
