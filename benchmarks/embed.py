@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from anndata import AnnData
-from machine import cells_like_norman, has_bfloat16, in_turn, machine, matrix_rate, rates, short
+from machine import cells_like_norman, has_bfloat16, in_turn, machine, matrix_rate, operations, rates, short
 
 from reverse_perturbation.config import load_params
 from reverse_perturbation.data.mask import library_sizes
 from reverse_perturbation.data.normalize import log1p_cp10k
 from reverse_perturbation.models.scgpt import tokens
-from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone
+from reverse_perturbation.models.scgpt.backbone import build_backbone
 from reverse_perturbation.models.scgpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.embed import embed_cells
@@ -89,14 +89,6 @@ def theirs(cells: AnnData, folder: str) -> np.ndarray:
         warnings.simplefilter("ignore")
         found = embed_data(told, folder, gene_col="gene", device="cpu", use_fast_transformer=False)
     return found.obsm["X_scGPT"]
-
-
-def operations(lengths: np.ndarray, architecture: Architecture) -> float:
-    """Count the floating-point operations of all matrix products on the tokens of cells with so many genes."""
-    tokens, width = lengths.astype(float) + 1, architecture.width
-    of_a_token = 2 * (4 * width**2 + 2 * width * architecture.hidden)
-    with_each_other = 4 * width * tokens
-    return float((tokens * (architecture.layers * (of_a_token + with_each_other) + 2 * width**2)).sum())
 
 
 def where(call: Callable[[], object]) -> list[dict[str, object]]:

@@ -24,8 +24,8 @@ from functools import partial
 import numpy as np
 import torch
 from accelerate import Accelerator
-from embed import operations, tokens_of, write_checkpoint
-from machine import cells_like_norman, in_turn, machine, matrix_rate, rates
+from embed import tokens_of, write_checkpoint
+from machine import cells_like_norman, in_turn, machine, matrix_rate, operations, rates
 from torch.nn.functional import cross_entropy
 
 from reverse_perturbation.config import Finetune, load_params

@@ -17,6 +17,7 @@ from anndata import AnnData
 from reverse_perturbation.config import Simulated
 from reverse_perturbation.data.simulate import simulate
 from reverse_perturbation.data.vocab import load_aliases
+from reverse_perturbation.models.scgpt.backbone import Architecture
 from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
 from reverse_perturbation.report.tables import markdown
 
@@ -76,6 +77,14 @@ def copy_rate(repeats: int = 7) -> float:
     target = np.empty_like(source)
     seconds, _ = in_turn({"copy": lambda: np.copyto(target, source)}, repeats)
     return 2 * source.nbytes / statistics.median(seconds["copy"])
+
+
+def operations(lengths: np.ndarray, architecture: Architecture) -> float:
+    """Count the floating-point operations of all matrix products on the tokens of cells with so many genes."""
+    tokens, width = lengths.astype(float) + 1, architecture.width
+    of_a_token = 2 * (4 * width**2 + 2 * width * architecture.hidden)
+    with_each_other = 4 * width * tokens
+    return float((tokens * (architecture.layers * (of_a_token + with_each_other) + 2 * width**2)).sum())
 
 
 def has_bfloat16() -> bool:

@@ -8,6 +8,9 @@ count from the import of its modules, the peak is that process's. Beside the sta
 read, masked and tokenised; logreg, so many iterations of its fit; search, every query's nearest cells among random
 embeddings of full width, which grows with cells times cells; and embed, random weights asked about random tokens, the
 small backbone by cells and the large one by tokens of a cell. Where `dvc repro` would do nothing that is timed too.
+
+The limit is what the operations of a stage's matrix products would take at the machine's matrix rate, or its input,
+read once, and its output, written once, at the rate of a copy, whichever is more.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -36,7 +40,8 @@ from reverse_perturbation.report.tables import markdown
 
 T = TypeVar("T")
 Size = tuple[int, int, int]  # cells, genes, conditions
-Job = tuple[Callable[..., None], Sequence[object]]
+Work = tuple[float, float]  # operations of matrix products, and bytes that must be read and written
+Job = tuple[Callable[..., Work], Sequence[object]]
 MOST = 5  # functions of a stage that are named
 AXES = ("cells", "genes", "conditions")
 NORMAN: Size = (91205, 5045, 282)
@@ -60,17 +65,19 @@ def write_params(folder: Path, size: Size) -> None:
     YAML(typ="safe").dump(params, folder / "params.yaml")
 
 
-def run_stage(name: str, folder: Path) -> None:
+def run_stage(name: str, folder: Path) -> Work:
     """Run a stage on the files in a folder."""
+    import h5py
+
     argv = [each if each.startswith("--") else str(folder / each) for each in FILES[name]]
     stage = importlib.import_module(f"reverse_perturbation.stages.{name}")
     stage.main(["--params", str(folder / "params.yaml"), *argv])
+    with h5py.File(folder / "cells.h5ad") as file:
+        return 0, sum(file["layers/counts"][each].nbytes for each in ("data", "indices"))
 
 
-def run_tokens(folder: Path) -> None:
+def run_tokens(folder: Path) -> Work:
     """Read the screen and tokenise it, binned, as for the official checkpoint."""
-    import numpy as np
-
     from reverse_perturbation.config import load_params
     from reverse_perturbation.data.screen import load_screen
     from reverse_perturbation.models.scgpt.pretrain import small_vocabulary
@@ -79,7 +86,7 @@ def run_tokens(folder: Path) -> None:
     files = [folder / each for each in ("cells.h5ad", "split.csv", "genes.csv")]
     screen = load_screen(*files, mask="own", genes="all")
     vocabulary = small_vocabulary(np.unique(screen.tokens[screen.tokens != ""]))
-    tokenize(
+    tokens = tokenize(
         screen.counts,
         screen.totals,
         token_ids=np.array([vocabulary.get(token, -1) for token in screen.tokens]),
@@ -90,24 +97,27 @@ def run_tokens(folder: Path) -> None:
         pad_value=-2,
         scale=None,
     )
+    arrays = (screen.counts.data, screen.counts.indices, tokens.ids, tokens.values)
+    return 0, sum(each.nbytes for each in arrays)
 
 
-def run_logreg(folder: Path) -> None:
+def run_logreg(folder: Path) -> Work:
     """Read the screen and take some steps towards a logistic regression on all of it."""
-    import numpy as np
-
     from reverse_perturbation.data.screen import load_screen
     from reverse_perturbation.models.softmax import fit_softmax
 
     screen = load_screen(*(folder / each for each in ("cells.h5ad", "split.csv", "genes.csv")), mask="own", genes="all")
-    fit_softmax(screen.log1p(), np.unique(screen.conditions, return_inverse=True)[1], 0.01, ITERATIONS)
+    x, (names, y) = screen.log1p(), np.unique(screen.conditions, return_inverse=True)
+    fit_softmax(x, y, 0.01, ITERATIONS)
+    # The scores and the gradient, before the first iteration and in each.
+    return (ITERATIONS + 1) * 2 * 2 * x.nnz * len(names), x.data.nbytes + x.indices.nbytes
 
 
-def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> None:
+def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> Work:
     """Embed cells of as many tokens each."""
-    import numpy as np
     import torch
     from accelerate import Accelerator
+    from machine import operations
 
     from reverse_perturbation.config import load_params
     from reverse_perturbation.models.scgpt.backbone import build_backbone
@@ -132,25 +142,38 @@ def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> N
         pad_value=architecture.pad_value,
     )
     embed_cells(model, told, np.arange(cells).astype(str).astype(object), ["a", "b"], Accelerator(cpu=True))
+    return operations(told.lengths, architecture), told.ids.nbytes + told.values.nbytes + 4 * cells * width
 
 
-def run_search(cells: int, conditions: int) -> None:
+def run_search(cells: int, conditions: int) -> Work:
     """Find every query's nearest cells among random embeddings."""
     from search import one
 
-    one("raw_cell_vote", "cosine", (int(REFERENCE * cells), int(QUERY * cells), WIDTH, conditions))
+    reference, queries = int(REFERENCE * cells), int(QUERY * cells)
+    one("raw_cell_vote", "cosine", (reference, queries, WIDTH, conditions))
+    return 2 * reference * queries * WIDTH, 4 * (reference + queries) * WIDTH
 
 
-def measured(call: Callable[..., None], arguments: Sequence[object]) -> tuple[float, float, float]:
-    """Return seconds, seconds of computing and peak memory in GB of this process, which does nothing else."""
+def machine_rates() -> tuple[dict[int, float], float]:
+    """Return operations a second in matrix products of each backbone's width, and bytes a second in a copy."""
+    import torch
+    from machine import copy_rate, matrix_rate
+
+    return {width: matrix_rate(torch.float32, width) for _, width, _ in (SMALL, LARGE)}, copy_rate()
+
+
+def measured(call: Callable[..., Work], arguments: Sequence[object]) -> dict[str, float]:
+    """Return seconds, seconds of computing, peak memory and work of this process, which does nothing else."""
     start, started = time.perf_counter(), time.process_time()
     with redirect_stdout(sys.stderr):
-        call(*arguments)
+        operations, moved = call(*arguments)
     seconds, computing = time.perf_counter() - start, time.process_time() - started
-    return seconds, computing, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    spent = {"seconds": seconds, "of computing": computing, "peak, GB": most}
+    return spent | {"GFLOP": operations / 1e9, "GB in and out": moved / 1e9}
 
 
-def profiled(call: Callable[..., None], arguments: Sequence[object]) -> dict[str, float]:
+def profiled(call: Callable[..., Work], arguments: Sequence[object]) -> dict[str, float]:
     """Return the share of the time in each function's own lines, most first; of a call into C, in the call."""
     profile = cProfile.Profile()
     with redirect_stdout(sys.stderr):
@@ -163,15 +186,18 @@ def profiled(call: Callable[..., None], arguments: Sequence[object]) -> dict[str
     return {name: own[name] / total for name in sorted(own, key=own.__getitem__, reverse=True)}
 
 
-def alone(function: Callable[..., T], job: Job) -> T:
-    """Apply a function to a job in a process that does nothing else."""
+def alone(function: Callable[..., T], arguments: Sequence[object] = ()) -> T:
+    """Apply a function in a process that does nothing else."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, job)
+        return pool.apply(function, arguments)
 
 
-def cost(job: Job) -> dict[str, object]:
-    """Return what a job costs in a process that does nothing else."""
-    return dict(zip(("seconds", "of computing", "peak, GB"), alone(measured, job), strict=True))
+def shares(frame: pd.DataFrame, rates: tuple[dict[int, float], float]) -> pd.Series:
+    """Return how much of each row's seconds the limit is."""
+    matrix, copy = rates
+    width = frame["stage"].str.endswith("x 64").map({True: SMALL[1], False: LARGE[1]})
+    computing, copying = 1e9 * frame["GFLOP"] / width.map(matrix), 1e9 * frame["GB in and out"] / copy
+    return np.maximum(computing, copying) / frame["seconds"]
 
 
 def costs(size: Size, embed: bool, profile: bool) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
@@ -187,7 +213,8 @@ def costs(size: Size, embed: bool, profile: bool) -> tuple[list[dict[str, object
         if embed:
             jobs |= {"embed, 2 x 64": (run_embed, (size[0], TOKENS, *SMALL))}
         for stage, job in jobs.items():
-            rows.append({"stage": stage} | {axis: f"{n:,}" for axis, n in zip(AXES, size, strict=True)} | cost(job))
+            about = {"stage": stage} | {axis: f"{n:,}" for axis, n in zip(AXES, size, strict=True)}
+            rows.append(about | alone(measured, job))
             if profile:
                 most = list(alone(profiled, job).items())[:MOST]
                 functions.append({"stage": stage, "share": ", ".join(f"`{each}` {share:.0%}" for each, share in most)})
@@ -269,12 +296,17 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     lengths = pd.DataFrame(
         [
-            {"stage": "embed, 12 x 512", "cells": 16, "tokens": n} | cost((run_embed, (16, n, *LARGE)))
+            {"stage": "embed, 12 x 512", "cells": 16, "tokens": n} | alone(measured, (run_embed, (16, n, *LARGE)))
             for n in args.tokens
         ]
     )
     draw(frame, lengths, sizes, args.plot)
-    print(f"{len(os.sched_getaffinity(0))} cores; simulated screens, mask own, legacy labels\n")
+    rates = alone(machine_rates)
+    for each in (frame, lengths):
+        each["share of the limit"] = shares(each, rates)
+    told = [f"{rate / 1e9:.0f} GFLOP/s in matrix products {width} wide" for width, rate in rates[0].items()]
+    told.append(f"{rates[1] / 1e9:.0f} GB/s read and written in a copy")
+    print(f"{len(os.sched_getaffinity(0))} cores, {', '.join(told)}; simulated screens, mask own, legacy labels\n")
     print(markdown(frame.drop(columns="size"), decimals=2))
     print(f"\nThe large backbone, 12 layers of width 512:\n\n{markdown(lengths, decimals=2)}")
     print(f"\nWhere the time goes with {standard[0]:,} cells:\n\n{markdown(functions)}\n\n{nothing_to_do(5)}")
