@@ -192,12 +192,12 @@ def alone(function: Callable[..., T], arguments: Sequence[object] = ()) -> T:
         return pool.apply(function, arguments)
 
 
-def shares(frame: pd.DataFrame, rates: tuple[dict[int, float], float]) -> pd.Series:
-    """Return how much of each row's seconds the limit is."""
+def limits(frame: pd.DataFrame, rates: tuple[dict[int, float], float]) -> list[str]:
+    """Return the seconds that each row's work would take at the machine's rates."""
     matrix, copy = rates
     width = frame["stage"].str.endswith("x 64").map({True: SMALL[1], False: LARGE[1]})
     computing, copying = 1e9 * frame["GFLOP"] / width.map(matrix), 1e9 * frame["GB in and out"] / copy
-    return np.maximum(computing, copying) / frame["seconds"]
+    return [f"{each:.2g}" for each in np.maximum(computing, copying)]
 
 
 def costs(size: Size, embed: bool, profile: bool) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
@@ -303,7 +303,7 @@ def main() -> None:
     draw(frame, lengths, sizes, args.plot)
     rates = alone(machine_rates)
     for each in (frame, lengths):
-        each["share of the limit"] = shares(each, rates)
+        each["limit, s"] = limits(each, rates)
     told = [f"{rate / 1e9:.0f} GFLOP/s in matrix products {width} wide" for width, rate in rates[0].items()]
     told.append(f"{rates[1] / 1e9:.0f} GB/s read and written in a copy")
     print(f"{len(os.sched_getaffinity(0))} cores, {', '.join(told)}; simulated screens, mask own, legacy labels\n")
