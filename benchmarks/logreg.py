@@ -4,14 +4,16 @@
     python benchmarks/logreg.py --conditions 282 --cells 91205 --genes 5045 --c 0.01 --repeats 1 --most 240   # an hour
 
 Both minimise the same objective on the same matrix; scikit-learn stops at its own tolerance or after ``--most``
-iterations. The last rows are the path over all C of params.yaml: each fit from scratch, as one would with scikit-learn,
-and so with this project's, against each from the one before.
+iterations. Where it ends above this project's minimum, a third fit stops as soon as it is as low, so that one sees what
+the same objective takes. The last rows are the path over all C of params.yaml: each fit from scratch, as one would with
+scikit-learn, and so with this project's, against each from the one before.
 """
 
 import argparse
 import statistics
 import time
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
 
@@ -54,9 +56,11 @@ def theirs(x: sp.csr_matrix, y: np.ndarray, c: float, most: int = 5000) -> tuple
     return (model.coef_, model.intercept_), int(model.n_iter_[0])
 
 
-def ours(x: sp.csr_matrix, y: np.ndarray, c: float, start: Weights | None = None) -> tuple[Weights, int]:
+def ours(
+    x: sp.csr_matrix, y: np.ndarray, c: float, start: Weights | None = None, most: int = 500
+) -> tuple[Weights, int]:
     """Fit as this project does."""
-    found = fit_softmax(x, y, c, 500, start)
+    found = fit_softmax(x, y, c, most, start)
     return (found.coef, found.intercept), found.n_iter
 
 
@@ -78,6 +82,11 @@ def objective(weights: Weights, x: sp.csr_matrix, y: np.ndarray, c: float) -> fl
     """Return mean cross-entropy plus the penalty."""
     log_proba = log_softmax(x @ weights[0].T + weights[1], axis=1)
     return float(-log_proba[np.arange(len(y)), y].mean() + (weights[0] ** 2).sum() / (2 * c * len(y)))
+
+
+def reaches(x: sp.csr_matrix, y: np.ndarray, c: float, goal: float, most: int) -> int:
+    """Return after how many iterations, of at most so many, this project's fit has an objective."""
+    return bisect_left(range(most), True, key=lambda n: objective(ours(x, y, c, most=n)[0], x, y, c) <= goal)
 
 
 def timed(call: Callable[[], object], repeats: int) -> tuple[float, str, object]:
@@ -109,7 +118,11 @@ def main() -> None:
     for c in args.c:
         fits = {"theirs": partial(theirs, most=args.most), "ours": ours}
         found = {name: timed(partial(fit, known, y, c), args.repeats) for name, fit in fits.items()}
-        best = min(objective(result[0], known, y, c) for *_, result in found.values())
+        goal, best = (objective(found[name][2][0], known, y, c) for name in ("theirs", "ours"))
+        if goal > best:
+            most = reaches(known, y, c, goal, found["ours"][2][1])
+            found["ours, as low as theirs"] = timed(partial(ours, known, y, c, most=most), args.repeats)
+        best = min(goal, best)
         for name, (seconds, spread, ((coef, intercept), iterations)) in found.items():
             scores = x[query] @ coef.T + intercept
             value = metrics.compute(scores, code[query].astype(str).astype(object), names)
