@@ -14,7 +14,8 @@ from reverse_perturbation.models.scgpt.ema import Ema
 from reverse_perturbation.models.scgpt.embed import embed_cells
 from reverse_perturbation.models.scgpt.history import Epoch, chosen_epoch, highest_epoch
 from reverse_perturbation.models.scgpt.pretrain import pretrain
-from reverse_perturbation.models.scgpt.train import fit
+from reverse_perturbation.models.scgpt.samplers import ASKED, batches_to_ask
+from reverse_perturbation.models.scgpt.train import ask, fit
 from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, PARAMS, finetune_config, loss_config
 
 CPU = torch.device("cpu")
@@ -43,6 +44,21 @@ def test_a_contrastive_loss_alone_learns_and_is_judged_by_a_library(checkpoint, 
     outputs = embed_cells(model, task.tokens, np.arange(240), CONDITIONS, ONE)
     assert outputs.log_proba is None
     assert outputs.conditions is None
+
+
+@pytest.mark.parametrize("processes", [3, 50])
+def test_shares_of_the_batches_make_up_the_whole(checkpoint, task, monkeypatch, processes):
+    """With more processes than batches too: those without one of their own give what the first gives."""
+    monkeypatch.setitem(ASKED, "cpu", 2**11)
+    model = build(checkpoint, finetune_config())
+    whole = ask(model, task.tokens, np.arange(240), CPU)
+    assert 3 < len(batches_to_ask(np.arange(240), task.tokens.lengths, model.width, CPU)) < 50
+    shares = [ask(model, task.tokens, np.arange(240), CPU, slice(i, None, processes)) for i in range(processes)]
+    assert set(np.concatenate([asked for asked, *_ in shares])) == set(range(240))
+    order = np.argsort(whole[0])
+    for asked, embedding, logits in shares:
+        np.testing.assert_array_equal(embedding, whole[1][order][asked])
+        np.testing.assert_array_equal(logits, whole[2][order][asked])
 
 
 def test_both_rankings_are_followed_through_the_epochs(checkpoint, task):

@@ -7,7 +7,7 @@ from accelerate.utils import gather_object
 
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.tokens import Cells
-from reverse_perturbation.models.scgpt.train import predict
+from reverse_perturbation.models.scgpt.train import ask
 from reverse_perturbation.retrieval.outputs import Outputs
 
 
@@ -42,16 +42,13 @@ def embed_cells(
     """
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     with accelerator.autocast():
-        mine = [
-            (rows, output.embedding.float().cpu(), None if output.logits is None else output.logits.float().cpu())
-            for rows, output in predict(model, tokens, np.arange(len(cells)), accelerator.device, share)
-        ]
-    rows, embedding, logits = zip(*gather_object(mine), strict=True)
-    order = np.argsort(np.concatenate(rows))
+        mine = ask(model, tokens, np.arange(len(cells)), accelerator.device, share)
+    asked, embedding, logits = zip(*gather_object([mine]), strict=True)
+    _, rows = np.unique(np.concatenate(asked), return_index=True)
     scored = all(part is not None for part in logits)
     return Outputs(
         cells=cells,
-        log_proba=torch.log_softmax(torch.cat(logits), dim=1).numpy()[order] if scored else None,
+        log_proba=torch.log_softmax(torch.from_numpy(np.concatenate(logits)[rows]), dim=1).numpy() if scored else None,
         conditions=np.asarray(conditions) if scored else None,
-        embedding=torch.cat(embedding).numpy()[order],
+        embedding=np.concatenate(embedding)[rows],
     )

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from reverse_perturbation.models.scgpt.adapters import held
 from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt.collapse import ADVICE, chance_mrr, check_collapse, spread
 from reverse_perturbation.models.scgpt.ema import Ema
-from reverse_perturbation.models.scgpt.heads import CellOutput
 from reverse_perturbation.models.scgpt.history import Epoch, chosen_epoch, highest_epoch
 from reverse_perturbation.models.scgpt.losses import Objective, natural_log_prior
 from reverse_perturbation.models.scgpt.resume import Progress
@@ -131,7 +130,9 @@ def fit(
         model.start_from_prior(log_prior)
     objective = Objective(config.loss, task.conditions, log_prior)
     now = _begin(model, task, config, seed)
-    start_spread = spread(_ask(model, task.tokens, task.validation, device)[0]) if len(task.validation) else math.nan
+    start_spread = (
+        spread(_in_order(model, task.tokens, task.validation, device)[0]) if len(task.validation) else math.nan
+    )
     if state is not None and state.exists():
         now.load(state)
         print(f"{state.stem}: an interrupted run goes on after epoch {now.history[-1].epoch}", flush=True)
@@ -183,14 +184,46 @@ def make_optimizer(model: ScgptClassifier, config: Finetune) -> AdamW:
     return AdamW(model.parameter_groups(config), weight_decay=config.weight_decay)
 
 
-def predict(
+def ask(
     model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device, share: slice = slice(None)
-) -> Iterator[tuple[np.ndarray, CellOutput]]:
-    """Yield rows and what the model says of them, in eval mode, cells of like length together; a share of batches."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Ask a model, in eval mode, about cells, those of like length together.
+
+    Parameters
+    ----------
+    model
+        In any mode.
+    tokens
+        Of all cells.
+    rows
+        int [n], which cells; at least one.
+    device
+        Where to compute.
+    share
+        Which of the batches.
+
+    Returns
+    -------
+    asked, embedding, logits
+        Rows in the order in which they were asked; float32 [len(asked), ...]; None without a classifier.
+    """
     model.to(device).eval()
+    batches = batches_to_ask(rows, tokens.lengths, model.width, device)
+    batches = batches[share] or batches[:1]  # a process too many does what the first one does
+    asked = np.concatenate(batches)
+    # Not a list of small results: between the batches' large arrays each keeps the allocator from using their memory
+    # again, which with every cell of Norman came to gigabytes.
+    found: list[np.ndarray] = []
+    start = 0
     with torch.inference_mode():
-        for batch in batches_to_ask(rows, tokens.lengths, model.width, device)[share]:
-            yield batch, model(tokens.batch(batch).to(device))
+        for batch in batches:
+            output = model(tokens.batch(batch).to(device))
+            parts = [part for part in (output.embedding, output.logits) if part is not None]
+            found = found or [np.empty((len(asked), part.shape[1]), dtype=np.float32) for part in parts]
+            for whole, part in zip(found, parts, strict=True):
+                whole[start : start + len(batch)] = part.float().cpu().numpy()
+            start += len(batch)
+    return asked, found[0], found[1] if len(found) > 1 else None
 
 
 def _train_epoch(now: Progress, task: Task, config: Finetune, objective: Objective, accelerator: Accelerator) -> float:
@@ -250,7 +283,7 @@ def _validate(model: ScgptClassifier, task: Task, device: torch.device) -> dict[
         return {}
     names = np.array(task.conditions, dtype=object)
     truth = task.targets[task.validation]
-    embedding, logits = _ask(model, task.tokens, task.validation, device)
+    embedding, logits = _in_order(model, task.tokens, task.validation, device)
     by_library = _by_library(model, task, embedding, device)
     scores = by_library if logits is None else logits
     found, library = (metrics.compute(each, names[truth], names) for each in (scores, by_library))
@@ -277,20 +310,18 @@ def _by_library(model: ScgptClassifier, task: Task, embedding: np.ndarray, devic
     place = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])  # within the condition
     rows = task.train[order[place < LIBRARY_CELLS]]
     library = LibraryRanker(MEANS)
-    library.fit(_ask(model, task.tokens, rows, device)[0], task.targets[rows])
+    library.fit(_in_order(model, task.tokens, rows, device)[0], task.targets[rows])
     similarity = np.full((len(embedding), len(task.conditions)), -1.0, dtype=np.float32)
     similarity[:, library.conditions.astype(int)] = library.scores(embedding)
     return similarity
 
 
-def _ask(
+def _in_order(
     model: ScgptClassifier, tokens: Cells, rows: np.ndarray, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return embeddings and, with a classifier, logits, float32 [len(rows), ...] in the order of ``rows``."""
+    """Return embeddings and, with a classifier, logits of some cells, in their order."""
     place = np.full(len(tokens.lengths), -1)
     place[rows] = np.arange(len(rows))
-    asked, outputs = zip(*predict(model, tokens, rows, device), strict=True)
-    order = np.argsort(place[np.concatenate(asked)])
-    embedding = torch.cat([output.embedding for output in outputs]).float().cpu().numpy()[order]
-    logits = [output.logits for output in outputs if output.logits is not None]
-    return embedding, torch.cat(logits).float().cpu().numpy()[order] if logits else None
+    asked, embedding, logits = ask(model, tokens, rows, device)
+    order = np.argsort(place[asked])
+    return embedding[order], None if logits is None else logits[order]
