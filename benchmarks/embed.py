@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from anndata import AnnData
-from machine import cells_like_norman, has_bfloat16, in_turn, machine, matrix_rate, operations, rates, short
+from machine import cells_like_norman, has_bfloat16, machine, matrix_rate, operations
+from timing import in_turn, rates, short
 
 from reverse_perturbation.config import load_params
 from reverse_perturbation.data.mask import library_sizes

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from embed import tokens_of, write_checkpoint
-from machine import cells_like_norman, in_turn, machine, matrix_rate, operations, rates
+from machine import cells_like_norman, machine, matrix_rate, operations
+from timing import in_turn, rates
 from torch.nn.functional import cross_entropy
 
 from reverse_perturbation.config import Finetune, load_params

@@ -11,7 +11,6 @@ scikit-learn, and so with this project's, against each from the one before.
 
 import argparse
 import statistics
-import time
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable
@@ -20,8 +19,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from machine import machine
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression as Sklearn
+from timing import in_turn, spread
 
 from reverse_perturbation.config import Simulated, load_params
 from reverse_perturbation.data.mask import apply_mask
@@ -35,6 +36,7 @@ from reverse_perturbation.report.tables import markdown
 from reverse_perturbation.retrieval import metrics
 
 Weights = tuple[np.ndarray, np.ndarray]
+Found = dict[str, tuple[Weights, int]]  # by name: weights and intercepts, iterations
 
 
 def screen(config: Simulated) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
@@ -89,14 +91,26 @@ def reaches(x: sp.csr_matrix, y: np.ndarray, c: float, goal: float, most: int) -
     return bisect_left(range(most), True, key=lambda n: objective(ours(x, y, c, most=n)[0], x, y, c) <= goal)
 
 
-def timed(call: Callable[[], object], repeats: int) -> tuple[float, str, object]:
-    """Return the median of the seconds, the range, and the last result."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), f"{min(seconds):.2f} to {max(seconds):.2f}", result
+def times(seconds: dict[str, list[float]], prefix: str) -> dict[str, dict[str, object]]:
+    """Return the columns of the times, by name."""
+    middle = {name: statistics.median(each) for name, each in seconds.items()}
+    return {
+        name: {"fit": f"{prefix}, {name}", "seconds": middle[name], "range": spread(each)}
+        | {"times faster": middle["theirs"] / middle[name]}
+        for name, each in seconds.items()
+    }
+
+
+def fits(x: sp.csr_matrix, y: np.ndarray, c: float, most: int, repeats: int) -> tuple[dict[str, list[float]], Found]:
+    """Fit in both ways, and as low as scikit-learn's, and return the seconds and what was found."""
+    both = {"theirs": partial(theirs, x, y, c, most), "ours": partial(ours, x, y, c)}
+    seconds, found = in_turn(both, repeats)
+    goal, lowest = (objective(found[name][0], x, y, c) for name in both)
+    if goal > lowest:
+        low = partial(ours, x, y, c, most=reaches(x, y, c, goal, found["ours"][1]))
+        more, last = in_turn({"ours, as low as theirs": low}, repeats)
+        return seconds | more, found | last
+    return seconds, found
 
 
 def main() -> None:
@@ -112,25 +126,24 @@ def main() -> None:
     args = parser.parse_args()
     x, code, query = screen(Simulated(conditions=args.conditions, cells=args.cells, genes=args.genes, seed=0))
     known, y, names = x[~query], code[~query], np.unique(code).astype(str).astype(object)
-    print(f"{known.shape[0]:,} cells x {known.shape[1]:,} genes, {known.nnz:,} values, {len(names)} conditions", end="")
-    print(", mask own, legacy labels\n")
+    about = [
+        f"{known.shape[0]:,} cells x {known.shape[1]:,} genes",
+        f"{known.nnz:,} values",
+        f"{len(names)} conditions",
+    ]
+    print(f"{machine()}\n\n{', '.join(about)}, mask own, legacy labels; medians of {args.repeats}\n")
     rows = []
     for c in args.c:
-        fits = {"theirs": partial(theirs, most=args.most), "ours": ours}
-        found = {name: timed(partial(fit, known, y, c), args.repeats) for name, fit in fits.items()}
-        goal, best = (objective(found[name][2][0], known, y, c) for name in ("theirs", "ours"))
-        if goal > best:
-            most = reaches(known, y, c, goal, found["ours"][2][1])
-            found["ours, as low as theirs"] = timed(partial(ours, known, y, c, most=most), args.repeats)
-        best = min(goal, best)
-        for name, (seconds, spread, ((coef, intercept), iterations)) in found.items():
-            scores = x[query] @ coef.T + intercept
-            value = metrics.compute(scores, code[query].astype(str).astype(object), names)
+        seconds, found = fits(known, y, c, args.most, args.repeats)
+        reached = {name: objective(weights, known, y, c) for name, (weights, _) in found.items()}
+        for name, columns in times(seconds, f"C {c:g}").items():
+            (coef, intercept), iterations = found[name]
+            value = metrics.compute(x[query] @ coef.T + intercept, code[query].astype(str).astype(object), names)
             rows.append(
-                {"fit": f"C {c:g}, {name}", "seconds": seconds, "range": spread, "iterations": str(iterations)}
-                | {"times faster": found["theirs"][0] / seconds}
-                | {"objective above the lower": f"{objective((coef, intercept), known, y, c) / best - 1:.1e}"}
-                | {"exact_hit@1": value["exact_hit@1"], "mrr": value["mrr"]}
+                columns
+                | {"iterations": str(iterations)}
+                | {"objective above the lowest": f"{reached[name] / min(reached.values()) - 1:.1e}"}
+                | {each: value[each] for each in ("exact_hit@1", "mrr")}
             )
     if args.path:
         cs = load_params().logreg.c
@@ -139,12 +152,9 @@ def main() -> None:
             "ours, from scratch": partial(scratch, known, y, cs, ours),
             "ours": partial(warm, known, y, cs),
         }
-        found = {name: timed(call, args.repeats) for name, call in paths.items()}
-        for name, (seconds, spread, iterations) in found.items():
-            rows.append(
-                {"fit": f"{len(cs)} C, {name}", "seconds": seconds, "range": spread, "iterations": str(iterations)}
-                | {"times faster": found["theirs"][0] / seconds}
-            )
+        path, iterations_of = in_turn(paths, args.repeats)
+        for name, columns in times(path, f"{len(cs)} C").items():
+            rows.append(columns | {"iterations": str(iterations_of[name])})
     print(markdown(pd.DataFrame(rows)))
 
 

@@ -1,18 +1,16 @@
-"""What the benchmarks share: cells of Norman's kind, times taken in turn, and the rates this machine can reach.
+"""What the benchmarks share: cells of Norman's kind, and the rates this machine can reach.
 
 OMP_NUM_THREADS=1 python benchmarks/machine.py           # the rates alone, some seconds
 """
 
 import os
 import statistics
-import time
-from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from timing import in_turn, short
 
 from reverse_perturbation.config import Simulated
 from reverse_perturbation.data.simulate import simulate
@@ -21,7 +19,6 @@ from reverse_perturbation.models.scgpt.backbone import Architecture
 from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
 from reverse_perturbation.report.tables import markdown
 
-T = TypeVar("T")
 GENES = 5045  # of the Norman file
 FEWEST = 2000  # cells, for the simulator to have enough of each condition
 
@@ -31,36 +28,6 @@ def cells_like_norman(n_cells: int) -> AnnData:
     config = Simulated(conditions=20, cells=max(n_cells, FEWEST), genes=GENES, seed=0)
     cells = simulate(pd.read_csv("data/norman_conditions.csv"), config, list(default_vocabulary()), load_aliases())
     return cells[np.random.default_rng(0).permutation(cells.n_obs)[:n_cells]].copy()
-
-
-def in_turn(calls: Mapping[str, Callable[[], T]], repeats: int) -> tuple[dict[str, list[float]], dict[str, T]]:
-    """Make each call ``repeats`` times, one after the other, so that a busy moment meets all alike.
-
-    Returns
-    -------
-    seconds, last
-        By name: of every time, and what the last one returned.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    last: dict[str, T] = {}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            last[name] = call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds, last
-
-
-def rates(work: float, seconds: list[float]) -> dict[str, str]:
-    """Return the median of work per second, its range and the number of repeats, as columns of a table."""
-    found = sorted(work / each for each in seconds)
-    low, median, high = (short(each) for each in (found[0], statistics.median(found), found[-1]))
-    return {"median": median, "range": f"{low} to {high}", "repeats": str(len(found))}
-
-
-def short(number: float) -> str:
-    """Write three digits of a number, or all before the point."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def matrix_rate(dtype: torch.dtype, width: int, rows: int = 8192, repeats: int = 15) -> float:

@@ -147,11 +147,12 @@ def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> W
 
 def run_search(cells: int, conditions: int) -> Work:
     """Find every query's nearest cells among random embeddings."""
-    from search import one
+    from search import build
 
-    reference, queries = int(REFERENCE * cells), int(QUERY * cells)
-    one("raw_cell_vote", "cosine", (reference, queries, WIDTH, conditions))
-    return 2 * reference * queries * WIDTH, 4 * (reference + queries) * WIDTH
+    reference, n_queries = int(REFERENCE * cells), int(QUERY * cells)
+    ranker, queries, _ = build("raw_cell_vote", "cosine", (reference, n_queries, WIDTH, conditions))
+    ranker.search(queries)
+    return 2 * reference * n_queries * WIDTH, 4 * (reference + n_queries) * WIDTH
 
 
 def machine_rates() -> tuple[dict[int, float], float]:

@@ -25,7 +25,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from anndata import AnnData
-from machine import cells_like_norman, in_turn, machine, rates
+from machine import cells_like_norman, machine
+from timing import in_turn, rates
 
 from reverse_perturbation.config import ValueInput, load_params
 from reverse_perturbation.data.mask import library_sizes
