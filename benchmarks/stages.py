@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 from ruamel.yaml import YAML
 
 from reverse_perturbation.report.tables import markdown
@@ -231,7 +232,7 @@ def draw(rows: pd.DataFrame, lengths: pd.DataFrame, sizes: dict[str, list[Size]]
         along = rows.set_index("size").loc[[str(size) for size in sizes[axis]]]
         columns.append((axis, title, along.assign(x=along[axis].str.replace(",", "").astype(int))))
     columns.append(("tokens of a cell", f"{lengths['cells'].iloc[0]} cells", lengths.assign(x=lengths["tokens"])))
-    figure = Figure(figsize=(15, 6.5), layout="constrained")
+    figure = Figure(figsize=(16, 6.5), layout="constrained")
     panels = figure.subplots(2, len(columns), squeeze=False)
     colors = {stage: f"C{i}" for i, stage in enumerate(dict.fromkeys([*rows["stage"], *lengths["stage"]]))}
     for (above, below), (name, title, found) in zip(panels.T, columns, strict=True):
@@ -242,8 +243,9 @@ def draw(rows: pd.DataFrame, lengths: pd.DataFrame, sizes: dict[str, list[Size]]
             below.plot(each["x"], each["peak, GB"], **style)
         x = sorted(set(lines["x"]))
         above.loglog(x, [lines["seconds"].max() * each / x[-1] for each in x], color="grey", linestyle=":")
-        above.set_xticks(x, labels=[f"{each:,}" for each in x], fontsize=8)
+        above.set_xticks(x, labels=[f"{each:,}" for each in x], fontsize=7)
         above.minorticks_off()
+        above.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         above.yaxis.set_major_formatter("{x:g}")
         above.set_title(title, fontsize=9)
         below.set(xlabel=name, xlim=(0, None), ylim=(0, 1.1 * lines["peak, GB"].max()))
