@@ -36,7 +36,6 @@ from reverse_perturbation.report.tables import markdown
 from reverse_perturbation.retrieval import metrics
 
 Weights = tuple[np.ndarray, np.ndarray]
-Found = dict[str, tuple[Weights, int]]  # by name: weights and intercepts, iterations
 
 
 def screen(config: Simulated) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
@@ -101,16 +100,19 @@ def times(seconds: dict[str, list[float]], prefix: str) -> dict[str, dict[str, o
     }
 
 
-def fits(x: sp.csr_matrix, y: np.ndarray, c: float, most: int, repeats: int) -> tuple[dict[str, list[float]], Found]:
-    """Fit in both ways, and as low as scikit-learn's, and return the seconds and what was found."""
-    both = {"theirs": partial(theirs, x, y, c, most), "ours": partial(ours, x, y, c)}
-    seconds, found = in_turn(both, repeats)
-    goal, lowest = (objective(found[name][0], x, y, c) for name in both)
-    if goal > lowest:
-        low = partial(ours, x, y, c, most=reaches(x, y, c, goal, found["ours"][1]))
-        more, last = in_turn({"ours, as low as theirs": low}, repeats)
-        return seconds | more, found | last
-    return seconds, found
+def measured(
+    x: sp.csr_matrix, y: np.ndarray, c: float, most: int, repeats: int
+) -> tuple[dict[str, list[float]], dict[str, tuple[Weights, int]], dict[str, float]]:
+    """Fit in both ways, and as low as scikit-learn's: seconds, weights with iterations, and objectives, by name."""
+    seconds, found = in_turn({"theirs": partial(theirs, x, y, c, most), "ours": partial(ours, x, y, c)}, repeats)
+    reached = {name: objective(weights, x, y, c) for name, (weights, _) in found.items()}
+    if reached["theirs"] > reached["ours"]:
+        name = "ours, as low as theirs"
+        low = partial(ours, x, y, c, most=reaches(x, y, c, reached["theirs"], found["ours"][1]))
+        more, last = in_turn({name: low}, repeats)
+        seconds, found = seconds | more, found | last
+        reached[name] = objective(found[name][0], x, y, c)
+    return seconds, found, reached
 
 
 def main() -> None:
@@ -134,8 +136,7 @@ def main() -> None:
     print(f"{machine()}\n\n{', '.join(about)}, mask own, legacy labels; medians of {args.repeats}\n")
     rows = []
     for c in args.c:
-        seconds, found = fits(known, y, c, args.most, args.repeats)
-        reached = {name: objective(weights, known, y, c) for name, (weights, _) in found.items()}
+        seconds, found, reached = measured(known, y, c, args.most, args.repeats)
         for name, columns in times(seconds, f"C {c:g}").items():
             (coef, intercept), iterations = found[name]
             value = metrics.compute(x[query] @ coef.T + intercept, code[query].astype(str).astype(object), names)

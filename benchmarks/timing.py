@@ -28,9 +28,8 @@ def in_turn(calls: Mapping[str, Callable[[], T]], repeats: int) -> tuple[dict[st
 
 def rates(work: float, seconds: list[float]) -> dict[str, str]:
     """Return the median of work per second, its range and the number of repeats, as columns of a table."""
-    found = sorted(work / each for each in seconds)
-    low, median, high = (short(each) for each in (found[0], statistics.median(found), found[-1]))
-    return {"median": median, "range": f"{low} to {high}", "repeats": str(len(found))}
+    found = [work / each for each in seconds]
+    return {"median": short(statistics.median(found)), "range": spread(found), "repeats": str(len(found))}
 
 
 def short(number: float) -> str:
@@ -38,6 +37,6 @@ def short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def spread(seconds: list[float]) -> str:
+def spread(numbers: list[float]) -> str:
     """Write the range."""
-    return f"{short(min(seconds))} to {short(max(seconds))}"
+    return f"{short(min(numbers))} to {short(max(numbers))}"
