@@ -1,45 +1,53 @@
-# make run: set up, run the experiment, print the verdict.   make test: set up, lint, type-check, test.
+# make run: set up, run the experiment, print the verdict.   make check: lint, types, fast tests.   make test: all tests.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test norman_subset norman_scale benchmarks sweep setup
+.PHONY: run check test lint norman_subset norman_scale ablation benchmarks repository setup
 
-run: setup
+run: repository setup
 	dvc repro
-	@python -m reverse_perturbation.check || echo "The pipeline ran; the lines above say which targets are missed."
+	@reverse-perturbation check || echo "The pipeline ran; the lines above say which targets are missed."
 
-test: setup
+# About two minutes.
+check: lint
+	pytest -m "not slow"
+
+# Everything, with coverage.
+test: lint
+	pytest --cov --cov-report=term:skip-covered
+
+lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
 
-# The result on real cells: some minutes a mask. DATA is an .h5ad file of raw counts.
-DATA ?= data/raw/norman_subset.h5ad
+# Results on real cells: some minutes a mask.
 norman_subset: setup
-	python -m reverse_perturbation.real_cells --data $(DATA)
+	reverse-perturbation experiments norman_subset
 
 # The specification's protocol on simulated cells of Norman's size: about two hours on two cores.
 norman_scale: setup
-	python -m reverse_perturbation.norman_scale
+	reverse-perturbation experiments norman_scale
 
-# What is slow, timed against what one would use otherwise: results/benchmarks/. Hours; the machine should do nothing else.
+# What each part of the adaptation contributes, on real cells.
+ablation: setup
+	reverse-perturbation experiments ablation
+
+# What is slow, timed against the usual alternative: results/benchmarks/. Hours; the machine should do nothing else.
 benchmarks: setup
 	benchmarks/all.sh
 
-# make sweep SWEEPS="library query" WORKERS=2: named sweeps of scripts/sweep.sh, through DVC's queue with WORKERS.
-SWEEPS ?= library query
-sweep: setup
-	scripts/sweep.sh $(if $(WORKERS),-j $(WORKERS)) $(SWEEPS)
+# A downloaded ZIP is no git repository.
+repository:
+	@test -e .git || { echo 'This folder is not a git repository, which DVC needs: run `git init && git add -A && git commit -m start` once' >&2; exit 1; }
 
 setup: .venv/installed
 
-.venv/installed: requirements.txt constraints.txt pyproject.toml scripts/make_plots_page.py $(wildcard third_party/torchtext_standin/torchtext/*.py)
+.venv/installed: pyproject.toml constraints.txt scripts/make_plots_page.py third_party/torchtext_standin/pyproject.toml $(wildcard third_party/torchtext_standin/torchtext/*.py)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 run")'
 	$(PYTHON) -m venv .venv
-	python -m pip install -r requirements.txt -c constraints.txt
-	# scgpt declares packages that what we use of it never imports, and a torchtext that no longer loads.
+	python -m pip install -c constraints.txt -e '.[dev]' ./third_party/torchtext_standin
+	# scgpt declares packages that our part of it never imports, and a torchtext that no longer loads.
 	python -m pip install --no-deps scgpt==0.2.4
-	python -m pip install --no-deps -e .
 	python scripts/make_plots_page.py
 	touch $@

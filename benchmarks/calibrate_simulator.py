@@ -16,15 +16,15 @@ from anndata import AnnData
 
 from reverse_perturbation.config import Pca as PcaConfig
 from reverse_perturbation.config import Simulated, load_params
-from reverse_perturbation.data.mask import apply_mask, library_sizes
-from reverse_perturbation.data.normalize import log1p_cp10k
-from reverse_perturbation.data.simulate import simulate
+from reverse_perturbation.data.screen.genes import load_aliases
+from reverse_perturbation.data.screen.mask import apply_mask, library_sizes
+from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
-from reverse_perturbation.data.vocab import load_aliases
-from reverse_perturbation.models.logreg import LogisticRegression
-from reverse_perturbation.models.pca import Pca
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
-from reverse_perturbation.retrieval import metrics
+from reverse_perturbation.metrics import registry
+from reverse_perturbation.models.baselines.pca import Pca
+from reverse_perturbation.models.linear.logreg import LogisticRegression
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
+from reverse_perturbation.prepare.simulate import simulate
 from reverse_perturbation.retrieval.library import LibraryRanker
 
 REPORTED = (
@@ -74,7 +74,7 @@ def difficulty(cells: AnnData, mask: str, space: str, iterations: int) -> dict[s
 
 def report(scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> dict[str, float]:
     """Return the metrics that prior_results.csv has."""
-    values = metrics.compute(scores, labels, conditions)
+    values = registry.compute(scores, labels, conditions)
     return {name: round(values[name], 4) for name in REPORTED}
 
 

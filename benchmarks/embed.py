@@ -26,15 +26,15 @@ from machine import cells_like_norman, has_bfloat16, machine, matrix_rate, opera
 from timing import in_turn, rates, short
 
 from reverse_perturbation.config import load_params
-from reverse_perturbation.data.mask import library_sizes
-from reverse_perturbation.data.normalize import log1p_cp10k
+from reverse_perturbation.data.screen.mask import library_sizes
+from reverse_perturbation.data.screen.normalize import log1p_cp10k
+from reverse_perturbation.models.embed import embed_cells
+from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
 from reverse_perturbation.models.scgpt import tokens
-from reverse_perturbation.models.scgpt.backbone import build_backbone
-from reverse_perturbation.models.scgpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
-from reverse_perturbation.models.scgpt.embed import embed_cells
+from reverse_perturbation.models.scgpt.encoder.backbone import build_backbone
+from reverse_perturbation.models.scgpt.encoder.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens, tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
-from reverse_perturbation.models.scgpt.tokens import Tokens, tokenize
 from reverse_perturbation.report.tables import markdown
 
 with warnings.catch_warnings():

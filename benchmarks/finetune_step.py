@@ -30,10 +30,10 @@ from timing import in_turn, rates
 from torch.nn.functional import cross_entropy
 
 from reverse_perturbation.config import Finetune, load_params
-from reverse_perturbation.models.scgpt.cache import cached
-from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
-from reverse_perturbation.models.scgpt.tokens import Cells
-from reverse_perturbation.models.scgpt.train import Task, fit, make_optimizer
+from reverse_perturbation.models.finetune.inference.cache import cached
+from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
+from reverse_perturbation.models.finetune.training.train import TrainingData, fit, make_optimizer
+from reverse_perturbation.models.scgpt.encoder.tokenize import Cells
 from reverse_perturbation.report.tables import markdown
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ SMALL = [Case(2, 64, 4, 1, 512, 64), Case(4, 64, 4, 2, 512, 64)]  # of two layer
 LARGE = Case(12, 512, 8, 2, 32, 16)
 
 
-def plain(model: ScgptClassifier, task: Task, config: Finetune) -> None:
+def plain(model: ScgptClassifier, task: TrainingData, config: Finetune) -> None:
     """Train an epoch."""
     model = copy.deepcopy(model).train()
     optimizer = make_optimizer(model, config)
@@ -69,7 +69,7 @@ def plain(model: ScgptClassifier, task: Task, config: Finetune) -> None:
         optimizer.step()
 
 
-def ours(model: ScgptClassifier, task: Task, config: Finetune) -> None:
+def ours(model: ScgptClassifier, task: TrainingData, config: Finetune) -> None:
     """Train an epoch."""
     fit(copy.deepcopy(model), task, config, seed=0, epochs=1, accelerator=Accelerator(cpu=True))
 
@@ -98,7 +98,9 @@ def measured(case: Case, repeats: int) -> list[dict[str, object]]:
             states = cached(model, tokens, folder=f"{folder}/cache", checkpoint_sha256=checkpoint.sha256, device=CPU)
         taken = time.perf_counter() - start
         everything, ids = np.arange(case.cells), cells.obs_names.to_numpy(dtype=object)
-        task = partial(Task, ids, targets=targets, conditions=list(names), train=everything, validation=everything[:0])
+        task = partial(
+            TrainingData, ids, targets=targets, conditions=list(names), train=everything, validation=everything[:0]
+        )
         calls = {
             "plain PyTorch": partial(plain, model, task(tokens=tokens), config),
             "this project": partial(ours, model, task(tokens=states), config),

@@ -25,15 +25,15 @@ from sklearn.linear_model import LogisticRegression as Sklearn
 from timing import in_turn, spread
 
 from reverse_perturbation.config import Simulated, load_params
-from reverse_perturbation.data.mask import apply_mask
-from reverse_perturbation.data.normalize import log1p_cp10k
-from reverse_perturbation.data.simulate import simulate
+from reverse_perturbation.data.screen.genes import load_aliases
+from reverse_perturbation.data.screen.mask import apply_mask
+from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
-from reverse_perturbation.data.vocab import load_aliases
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
-from reverse_perturbation.models.softmax import fit_softmax
+from reverse_perturbation.metrics import registry
+from reverse_perturbation.models.linear.softmax import fit_softmax
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
+from reverse_perturbation.prepare.simulate import simulate
 from reverse_perturbation.report.tables import markdown
-from reverse_perturbation.retrieval import metrics
 
 Weights = tuple[np.ndarray, np.ndarray]
 
@@ -139,7 +139,7 @@ def main() -> None:
         seconds, found, reached = measured(known, y, c, args.most, args.repeats)
         for name, columns in times(seconds, f"C {c:g}").items():
             (coef, intercept), iterations = found[name]
-            value = metrics.compute(x[query] @ coef.T + intercept, code[query].astype(str).astype(object), names)
+            value = registry.compute(x[query] @ coef.T + intercept, code[query].astype(str).astype(object), names)
             rows.append(
                 columns
                 | {"iterations": str(iterations)}

@@ -13,10 +13,10 @@ from anndata import AnnData
 from timing import in_turn, short
 
 from reverse_perturbation.config import Simulated
-from reverse_perturbation.data.simulate import simulate
-from reverse_perturbation.data.vocab import load_aliases
-from reverse_perturbation.models.scgpt.backbone import Architecture
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.data.screen.genes import load_aliases
+from reverse_perturbation.models.scgpt.encoder.backbone import Architecture
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
+from reverse_perturbation.prepare.simulate import simulate
 from reverse_perturbation.report.tables import markdown
 
 GENES = 5045  # of the Norman file

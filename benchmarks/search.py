@@ -19,12 +19,12 @@ from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 from threadpoolctl import threadpool_info
 from timing import in_turn, spread
 
+from reverse_perturbation.comparison.grid import grid
 from reverse_perturbation.config import LibraryKind, Similarity, load_params
 from reverse_perturbation.report.tables import markdown
 from reverse_perturbation.retrieval.evaluate import Evaluator
-from reverse_perturbation.retrieval.grid import grid
 from reverse_perturbation.retrieval.library import LibraryRanker
-from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.predictions import Predictions
 
 PARAMS = load_params()
 LOOPED = 50
@@ -88,7 +88,7 @@ def whole(size: Size) -> dict[str, object]:
     evaluator = Evaluator(cells, legacy, parts, "canonical", PARAMS.library, PARAMS.query)
     embedding = np.concatenate([reference, queries])
     del reference, queries
-    outputs = Outputs(cells, None, None, embedding, None, np.zeros(size[2], dtype=np.float32))
+    outputs = Predictions(cells, None, None, embedding, None, np.zeros(size[2], dtype=np.float32))
     start = time.perf_counter()
     for _ in grid(evaluator, outputs, PARAMS.library_query.cells):
         pass

@@ -80,12 +80,12 @@ def run_stage(name: str, folder: Path) -> Work:
 def run_tokens(folder: Path) -> Work:
     """Read the screen and tokenise it, binned, as for the official checkpoint."""
     from reverse_perturbation.config import load_params
-    from reverse_perturbation.data.screen import load_screen
+    from reverse_perturbation.data.screen.masked_screen import load_masked_screen
+    from reverse_perturbation.models.scgpt.encoder.tokenize import tokenize
     from reverse_perturbation.models.scgpt.pretrain import small_vocabulary
-    from reverse_perturbation.models.scgpt.tokens import tokenize
 
     files = [folder / each for each in ("cells.h5ad", "split.csv", "genes.csv")]
-    screen = load_screen(*files, mask="own", genes="all")
+    screen = load_masked_screen(*files, mask="own", genes="all")
     vocabulary = small_vocabulary(np.unique(screen.tokens[screen.tokens != ""]))
     tokens = tokenize(
         screen.counts,
@@ -104,10 +104,12 @@ def run_tokens(folder: Path) -> Work:
 
 def run_logreg(folder: Path) -> Work:
     """Read the screen and take some steps towards a logistic regression on all of it."""
-    from reverse_perturbation.data.screen import load_screen
-    from reverse_perturbation.models.softmax import fit_softmax
+    from reverse_perturbation.data.screen.masked_screen import load_masked_screen
+    from reverse_perturbation.models.linear.softmax import fit_softmax
 
-    screen = load_screen(*(folder / each for each in ("cells.h5ad", "split.csv", "genes.csv")), mask="own", genes="all")
+    screen = load_masked_screen(
+        *(folder / each for each in ("cells.h5ad", "split.csv", "genes.csv")), mask="own", genes="all"
+    )
     x, (names, y) = screen.log1p(), np.unique(screen.conditions, return_inverse=True)
     fit_softmax(x, y, 0.01, ITERATIONS)
     # The scores and the gradient, before the first iteration and in each.
@@ -121,11 +123,11 @@ def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> W
     from machine import operations
 
     from reverse_perturbation.config import load_params
-    from reverse_perturbation.models.scgpt.backbone import build_backbone
-    from reverse_perturbation.models.scgpt.classifier import ScgptClassifier
-    from reverse_perturbation.models.scgpt.embed import embed_cells
+    from reverse_perturbation.models.embed import embed_cells
+    from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
+    from reverse_perturbation.models.scgpt.encoder.backbone import build_backbone
+    from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens
     from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
-    from reverse_perturbation.models.scgpt.tokens import Tokens
 
     params = load_params()
     sizes = params.pretrain.model_copy(update={"layers": layers, "width": width, "heads": heads})

@@ -29,11 +29,11 @@ from machine import cells_like_norman, machine
 from timing import in_turn, rates
 
 from reverse_perturbation.config import ValueInput, load_params
-from reverse_perturbation.data.mask import library_sizes
-from reverse_perturbation.data.normalize import log1p_cp10k
+from reverse_perturbation.data.screen.mask import library_sizes
+from reverse_perturbation.data.screen.normalize import log1p_cp10k
+from reverse_perturbation.models.encoder.batches import batches_by_length
+from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens, fit_scale, tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_vocabulary
-from reverse_perturbation.models.scgpt.samplers import batches_by_length
-from reverse_perturbation.models.scgpt.tokens import Tokens, fit_scale, tokenize
 from reverse_perturbation.report.tables import markdown
 
 with warnings.catch_warnings():

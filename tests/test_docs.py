@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 from ruamel.yaml import YAML
 
-from reverse_perturbation.retrieval.compare import Run, check_aligned
+from reverse_perturbation.comparison.compare import Run, check_aligned
 from reverse_perturbation.storage import read_json
 from tests.end_to_end.pipeline import ROOT, inside, params, run
 from tests.stages.test_dependencies import imported, needed
@@ -83,7 +83,7 @@ def test_the_tables_of_experiments_in_the_docs_have_names_and_columns():
     """DVC holds each pattern against a column's name from its beginning, and without the names no row can be told."""
     columns = {"Experiment", *paths(YAML(typ="safe").load(ROOT / "params.yaml"))}
     columns |= set(paths(read_json(ROOT / "metrics" / "comparison.json")))
-    files = [f"metrics/{name}-42.json" for name in ("logreg_prior", "pca")]
+    files = [f"metrics/{name}-42.json" for name in ("logreg_default", "pca")]
     columns |= {f"{file}:{path}" for file in files for path in paths(read_json(ROOT / file))}
     shown = [
         keep for page in DOCS for keep in re.findall(r"dvc exp show --drop '\.\*' --keep '([^']+)'", page.read_text())

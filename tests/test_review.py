@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from reverse_perturbation import check
+from reverse_perturbation.comparison import verdict
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +18,7 @@ def test_the_review_says_what_changed_and_ends_as_the_gate_does():
     review = subprocess.run(
         ["scripts/review.sh", "HEAD"], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True
     )
-    assert review.returncode == check.main(["--comparison", str(ROOT / "metrics" / "comparison.json")]), review.stderr
+    assert review.returncode == verdict.main(["--comparison", str(ROOT / "metrics" / "comparison.json")]), review.stderr
     headings = [line for line in review.stdout.split("\n") if line.startswith("## ")]
     assert headings == [
         "## Metrics against HEAD",

@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from reverse_perturbation.config import Params
-from reverse_perturbation.norman_scale import PROTOCOL, TIME
-from reverse_perturbation.real_cells import EXPERIMENTS
+from reverse_perturbation.studies.norman_scale import PROTOCOL, TIME
+from reverse_perturbation.studies.screens import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 yaml = YAML(typ="safe")

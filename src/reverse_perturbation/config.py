@@ -1,11 +1,15 @@
 """params.yaml as typed, frozen objects: an unknown, missing or mistyped key is an error."""
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+import reverse_perturbation.models as model_package
+import reverse_perturbation.models.baselines as baseline_package
 from reverse_perturbation.conditions import LabelSpace
 from reverse_perturbation.errors import InputError
 
@@ -18,10 +22,9 @@ Embedding = Literal["plain", "centred", "whitened"]
 QueryKind = Literal["cell", "pseudobulk"]
 ValueInput = Literal["binned", "binned_random", "log1p"]
 Readout = Literal["cls", "mean", "genes"]
-Adaptation = Literal["frozen", "head", "last_n", "lora", "full"]
-Sampler = Literal["random", "balanced"]
+AdaptationMode = Literal["frozen", "head", "last_n", "lora", "full"]
+SamplerKind = Literal["random", "balanced"]
 Precision = Literal["float32", "bfloat16"]
-Trained = Literal["scgpt", "fusion"]
 LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
 
 Count = Annotated[int, Field(ge=1)]
@@ -38,12 +41,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+AnySection = TypeVar("AnySection", bound=Section)
+
+
 class Simulated(Section):
     """Size of the simulated screen."""
 
-    conditions: Annotated[int, Field(ge=2, le=282)]
-    cells: Count
-    genes: Count
+    n_conditions: Annotated[int, Field(ge=2, le=282)]
+    n_cells: Count
+    n_genes: Count
     seed: Seed
 
 
@@ -54,6 +60,11 @@ class Data(Section):
     path: str
     genes: GeneSet
     simulated: Simulated
+
+    @property
+    def name(self) -> str:
+        """Name of the screen in tables and titles."""
+        return self.source if self.source == "simulated" else Path(self.path).stem
 
 
 class Split(Section):
@@ -68,23 +79,8 @@ class Split(Section):
     max_duplicates: Dropout
 
 
-class Logreg(Section):
-    """What the tuned logistic regression chooses from."""
-
-    scaling: Annotated[list[Literal["none", "max_abs"]], Field(min_length=1)]
-    c: Annotated[list[Positive], Field(min_length=1)]
-    max_iter: Count
-
-
-class Pca(Section):
-    """Principal components of the reference cells."""
-
-    components: Count
-    seed: Seed
-
-
 class Scgpt(Section):
-    """The checkpoint and what is fed to it."""
+    """The checkpoint and its input."""
 
     checkpoint: str | None
     value_input: ValueInput
@@ -93,7 +89,7 @@ class Scgpt(Section):
 
 
 class Pretrain(Section):
-    """The small scGPT that stands in where no checkpoint is at hand."""
+    """The small scGPT trained in domain where no checkpoint is given."""
 
     layers: Count
     heads: Count
@@ -106,17 +102,28 @@ class Pretrain(Section):
     seed: Seed
 
 
-class Lora(Section):
-    """Low-rank adapters."""
+class Optimizer(Section):
+    """AdamW, its gradients and the average of its weights."""
 
-    rank: Count
-    alpha: Positive
-    dropout: Dropout
-    targets: Annotated[list[LoraTarget], Field(min_length=1)]
+    backbone_learning_rate: Positive
+    head_learning_rate: Positive
+    weight_decay: NotNegative
+    clip_norm: Positive
+    accumulation: Count
+    ema: Dropout
+
+
+class Schedule(Section):
+    """How long to train and how the learning rates move."""
+
+    epochs: Count
+    patience: Count
+    warmup_fraction: Dropout
+    probe_epochs: Annotated[int, Field(ge=0)]
 
 
 class Loss(Section):
-    """What fine-tuning lowers: the weights of a sum, and what its terms take."""
+    """Training objective: the weights of a sum, and the settings of its terms."""
 
     cross_entropy: NotNegative
     infonce: NotNegative
@@ -132,60 +139,85 @@ class Loss(Section):
         return self
 
 
+class Sampler(Section):
+    """Which cells share a batch."""
+
+    kind: SamplerKind
+    batch_size: Count
+    cells_per_condition: Annotated[int, Field(ge=2)]
+    prior_correction: bool
+
+    @model_validator(mode="after")
+    def _whole_conditions(self) -> Self:
+        if self.kind == "balanced" and self.batch_size % self.cells_per_condition:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of cells_per_condition {self.cells_per_condition}, which "
+                "the balanced sampler needs; change one of them"
+            )
+        return self
+
+
+class Augmentation(Section):
+    """How the training cells are resampled in each epoch."""
+
+    mixing: Count
+    thinning: Dropout
+    token_dropout: Dropout
+
+    @property
+    def resamples(self) -> bool:
+        """Whether every epoch has other training cells."""
+        return self.mixing > 1 or self.thinning > 0 or self.token_dropout > 0
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Dropout
+    targets: Annotated[list[LoraTarget], Field(min_length=1)]
+
+
+class Adaptation(Section):
+    """Which weights of the backbone are trained."""
+
+    mode: AdaptationMode
+    last_layers: Count
+    dropout: Dropout
+    lora: Lora
+
+
+class Head(Section):
+    """From the backbone's states to an embedding and to scores."""
+
+    readout: Annotated[list[Readout], Field(min_length=1)]
+    gene_rank: Count
+    depth: Annotated[int, Field(ge=0)]
+    width: Count
+    dim: Count
+    dropout: Dropout
+
+
 class Cache(Section):
-    """Where frozen work is kept."""
+    """Where the output of frozen layers is kept."""
 
     dtype: Literal["float16", "float32"]
     limit_gb: NotNegative
 
 
 class Finetune(Section):
-    """How scGPT is adapted to the task."""
+    """How the encoder is adapted to the task."""
 
-    epochs: Count
-    patience: Count
-    batch_size: Count
-    backbone_learning_rate: Positive
-    head_learning_rate: Positive
-    weight_decay: NotNegative
-    warmup_fraction: Dropout
-    dropout: Dropout
+    optimizer: Optimizer
+    schedule: Schedule
     loss: Loss
     sampler: Sampler
-    cells_per_condition: Annotated[int, Field(ge=2)]
-    prior_correction: bool
-    accumulation: Count
-    ema: Dropout
-    probe_epochs: Annotated[int, Field(ge=0)]
-    clip_norm: Positive
+    augmentation: Augmentation
     adaptation: Adaptation
-    last_layers: Count
-    lora: Lora
+    head: Head
     cache: Cache
-    mixing: Count
-    thinning: Dropout
-    token_dropout: Dropout
     refit: bool
-    readout: Annotated[list[Readout], Field(min_length=1)]
-    gene_rank: Count
-    head_depth: Annotated[int, Field(ge=0)]
-    head_width: Count
-    head_dim: Count
-    head_dropout: Dropout
-
-    @property
-    def draws_cells(self) -> bool:
-        """Whether the training cells are other ones in each epoch."""
-        return self.mixing > 1 or self.thinning > 0 or self.token_dropout > 0
-
-    @model_validator(mode="after")
-    def _whole_conditions(self) -> Self:
-        if self.sampler == "balanced" and self.batch_size % self.cells_per_condition:
-            raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of cells_per_condition {self.cells_per_condition}, which "
-                "sampler balanced needs; change one of them"
-            )
-        return self
 
 
 class Fusion(Section):
@@ -208,10 +240,10 @@ class Library(Section):
 
 
 class Query(Section):
-    """What is asked about: single cells or averages of several."""
+    """Queries: single cells or averages of several."""
 
     kind: QueryKind
-    cells: Count
+    cells_per_query: Count
     draws: Count
     seed: Seed
 
@@ -219,17 +251,17 @@ class Query(Section):
 class LibraryQuery(Section):
     """What the grid of libraries and queries spans, and its intervals."""
 
-    cells: Annotated[list[Count], Field(min_length=1)]
-    validation_cells: Count
+    cells_per_query: Annotated[list[Count], Field(min_length=1)]
+    validation_cells_per_query: Count
     draws: Count
     seed: Seed
 
-    @field_validator("cells")
+    @field_validator("cells_per_query")
     @classmethod
-    def _each_size_once(cls, cells: list[int]) -> list[int]:
-        if len(set(cells)) < len(cells):
+    def _each_size_once(cls, sizes: list[int]) -> list[int]:
+        if len(set(sizes)) < len(sizes):
             raise ValueError("a size of pseudo-bulk is listed twice; list each once")
-        return cells
+        return sizes
 
 
 class Evaluate(Section):
@@ -250,7 +282,7 @@ class Analysis(Section):
 
     bins: Count
     similar: Share
-    averaged: Annotated[list[Count], Field(min_length=1)]
+    cells_per_query: Annotated[list[Count], Field(min_length=1)]
     draws: Count
     seed: Seed
 
@@ -264,18 +296,19 @@ class Targets(Section):
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """All of params.yaml. The section of a baseline is checked by the baseline's own ``Config``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     data: Data
     mask: Mask
     labels: LabelSpace
     split: Split
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    models: list[Trained]
+    models: list[str]
+    baselines: list[str]
     launcher: Annotated[str, Field(min_length=1)]
     precision: Precision
-    logreg: Logreg
-    pca: Pca
     scgpt: Scgpt
     pretrain: Pretrain
     finetune: Finetune
@@ -288,6 +321,30 @@ class Params(Section):
     analysis: Analysis
     targets: Targets
 
+    @property
+    def encoder(self) -> str:
+        """Name of the foundation model: a folder of ``reverse_perturbation.models``."""
+        return self.models[0]
+
+    def section(self, name: str, kind: type[AnySection]) -> AnySection:
+        """Return a baseline's section, checked.
+
+        Raises
+        ------
+        InputError
+            Naming the keys that are unknown, missing or wrong.
+        """
+        try:
+            return kind.model_validate((self.model_extra or {}).get(name, {}))
+        except ValidationError as error:
+            problems = "; ".join(_complaint(e, name) for e in error.errors())
+            raise InputError(f"params.yaml: {problems}") from None
+
+    def check_baselines(self) -> None:
+        """Check the section of every baseline, before any work is done; raises as :meth:`section`."""
+        for name in self.baselines:
+            self.section(name, import_module(f"{baseline_package.__name__}.{name}").Config)
+
     @field_validator("seeds")
     @classmethod
     def _each_once(cls, seeds: list[int]) -> list[int]:
@@ -297,10 +354,47 @@ class Params(Section):
 
     @field_validator("models")
     @classmethod
-    def _scgpt_first(cls, models: list[Trained]) -> list[Trained]:
-        if models not in (["scgpt"], ["scgpt", "fusion"]):
-            raise ValueError("give [scgpt] or [scgpt, fusion]; the targets are those of scgpt")
-        return models
+    def _encoder_first(cls, names: list[str]) -> list[str]:
+        known = known_encoders()
+        if not names or names[0] not in known or names[1:] not in ([], ["fusion"]):
+            raise ValueError(
+                f"give a foundation model ({', '.join(known)}), alone or followed by fusion: the targets are its own"
+            )
+        return names
+
+    @field_validator("baselines")
+    @classmethod
+    def _known_baselines(cls, names: list[str]) -> list[str]:
+        known = known_baselines()
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(f"{unknown[0]} is no file of models/baselines, which has {', '.join(known)}")
+        if len(set(names)) < len(names):
+            raise ValueError("a baseline is listed twice; list each once")
+        if missing := [name for name in ("logreg", "pca") if name not in names]:
+            raise ValueError(f"{missing[0]} is missing: the comparison and the analysis need logreg and pca")
+        return names
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_stray_section(cls, content: Any) -> Any:
+        if isinstance(content, Mapping):
+            own = {*cls.model_fields, *known_baselines()}
+            if stray := [str(key) for key in content if key not in own]:
+                raise ValueError(f"{', '.join(stray)}: unknown key, remove it or correct its name")
+        return content
+
+
+def known_encoders() -> list[str]:
+    """Return the foundation models: folders of ``models`` with a package ``encoder``."""
+    packages = [path for root in model_package.__path__ for path in Path(root).glob("*/encoder/__init__.py")]
+    return sorted(path.parts[-3] for path in packages)
+
+
+def known_baselines() -> list[str]:
+    """Return the baselines: files of ``models/baselines``."""
+    files = [path for root in baseline_package.__path__ for path in Path(root).glob("*.py")]
+    return sorted(path.stem for path in files if not path.stem.startswith("_"))
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -327,11 +421,13 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise InputError(f"{path}: " + "; ".join(_complaint(e) for e in error.errors())) from None
 
 
-def _complaint(error: object) -> str:
+def _complaint(error: object, *section: str) -> str:
     assert isinstance(error, dict)
-    key = ".".join(str(part) for part in error["loc"]) or "the file"
-    # Of keys that do not go together the message says what was found; the input is the whole section.
-    told = error["type"] == "missing" or (error["type"] == "value_error" and isinstance(error["input"], dict))
-    found = "" if told else f", found {error['input']!r}"
-    advice = "unknown key, remove it or mend its name" if error["type"] == "extra_forbidden" else error["msg"]
+    key = ".".join(str(part) for part in (*section, *error["loc"]))
+    if not key:
+        return str(error["msg"])
+    # The message about keys that do not go together says what was found; the input is the whole section.
+    said = error["type"] == "missing" or (error["type"] == "value_error" and isinstance(error["input"], dict))
+    found = "" if said else f", found {error['input']!r}"
+    advice = "unknown key, remove it or correct its name" if error["type"] == "extra_forbidden" else error["msg"]
     return f"{key}: {advice}{found}"

@@ -1,14 +1,22 @@
-"""Files written whole or not at all, and the hashes by which they are recognised."""
+"""Files written whole or not at all, the arrays of fitted models, and the hashes of files."""
 
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from reverse_perturbation.errors import InputError
+
+Model = TypeVar("Model")
 
 
 @contextmanager
@@ -55,4 +63,48 @@ def sha256(path: str | Path) -> str:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+    return digest.hexdigest()
+
+
+def save_weights(folder: str | Path, weights: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    """Write ``weights.safetensors`` and ``config.json``, both or neither."""
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+        save_file(arrays, temporary / "weights.safetensors")
+        write_json(temporary / "config.json", dict(about))
+
+
+def load_weights(
+    folder: str | Path, build: Callable[[dict[str, np.ndarray], dict[str, Any]], Model], what: str
+) -> Model:
+    """Build a model from what :func:`save_weights` wrote.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    build
+        Takes the arrays and the JSON; a ValueError, KeyError or TypeError of it says that the folder is broken.
+    what
+        Name of the model in the error; `dvc repro` with it makes the folder again.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or broken.
+    """
+    folder = Path(folder)
+    try:
+        return build(load_file(folder / "weights.safetensors"), read_json(folder / "config.json"))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{folder}: not a saved {what} ({error}); run `dvc repro {what}` again") from None
+
+
+def source_sha256(folders: Iterable[str | Path]) -> str:
+    """Return the hash of the Python files in some folders; their names and order in the folder count, caches do not."""
+    digest = hashlib.sha256()
+    for folder in map(Path, folders):
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{folder.name}/{file.relative_to(folder).as_posix()}\0{sha256(file)}\n".encode())
     return digest.hexdigest()

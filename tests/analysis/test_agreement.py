@@ -4,14 +4,14 @@ import numpy as np
 
 from reverse_perturbation.analysis.agreement import agreement
 from reverse_perturbation.config import Params
-from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting
-from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores
+from reverse_perturbation.retrieval.predictions import Predictions
 from tests.end_to_end.pipeline import params
 
-SETTING = Setting("bootstrap", "cell", "canonical")
+SETTING = QuerySetting("bootstrap", "cell", "canonical")
 
 
-def screen() -> tuple[Evaluator, Outputs]:
+def screen() -> tuple[Evaluator, Predictions]:
     """A is far from B and C, which are drawn from one distribution; 40 cells each, 10 of them queries."""
     rng = np.random.default_rng(0)
     centre = np.repeat([[9.0, 0, 0], [0, 9, 0], [0, 9, 0]], 40, axis=0)
@@ -25,7 +25,7 @@ def screen() -> tuple[Evaluator, Outputs]:
         library=config.library,
         query=config.query,
     )
-    return evaluator, Outputs(cells, None, None, (centre + rng.normal(size=(120, 3))).astype(np.float32))
+    return evaluator, Predictions(cells, None, None, (centre + rng.normal(size=(120, 3))).astype(np.float32))
 
 
 def test_prototypes_agree_on_what_is_clear_and_not_on_what_cannot_be_told():
@@ -39,7 +39,7 @@ def test_prototypes_agree_on_what_is_clear_and_not_on_what_cannot_be_told():
 def test_prototypes_can_be_asked_about_the_answers_of_a_classifier():
     """Where it names the condition that all prototypes name, they agree; where it names another, they do not."""
     evaluator, outputs = screen()
-    setting = Setting("classifier", "cell", "canonical")
+    setting = QuerySetting("classifier", "cell", "canonical")
     names = np.array(["C+ctrl", "A+ctrl", "B+ctrl"], dtype=object)
     _, labels, queries = evaluator.queries(setting, "query")
     scores = np.zeros((30, 3))

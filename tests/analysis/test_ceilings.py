@@ -5,7 +5,7 @@ import pytest
 
 from reverse_perturbation.analysis.ceilings import split_half, twin_scores
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.retrieval import metrics
+from reverse_perturbation.metrics import registry
 
 LABELS = np.repeat(np.array([f"G{i}+ctrl" for i in range(8)], dtype=object), 24)
 
@@ -72,7 +72,7 @@ def test_the_cap_of_twins_by_hand():
     scores = twin_scores(labels, conditions, library)
     assert scores[0].tolist() == scores[5].tolist() == pytest.approx([0.6, 0, 0.4])
     assert scores[-1].tolist() == [0, 1, 0]
-    found = metrics.compute(scores, labels, conditions)
+    found = registry.compute(scores, labels, conditions)
     assert found["exact_hit@1"] == pytest.approx(7 / 10)
     assert found["mrr"] == pytest.approx((7 + 3 / 2) / 10)
     assert found["exact_hit@5"] == found["relevant_hit@1"] == 1

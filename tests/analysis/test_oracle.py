@@ -12,15 +12,15 @@ from scipy.stats import nbinom
 from reverse_perturbation.analysis.oracle import Oracle, log_likelihood
 from reverse_perturbation.config import Pca as PcaConfig
 from reverse_perturbation.config import Simulated
-from reverse_perturbation.data.mask import apply_mask
-from reverse_perturbation.data.screen import Screen
-from reverse_perturbation.data.simulate import MODEL, Truth, simulate
+from reverse_perturbation.data.screen.mask import apply_mask
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.logreg import LogisticRegression
-from reverse_perturbation.models.pca import Pca
-from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.evaluate import Setting
+from reverse_perturbation.metrics import registry
+from reverse_perturbation.models.baselines.pca import Pca
+from reverse_perturbation.models.linear.logreg import LogisticRegression
+from reverse_perturbation.prepare.simulate import MODEL, Truth, simulate
+from reverse_perturbation.retrieval.evaluate import QuerySetting
 from tests.retrieval.test_evaluate import evaluator, outputs
 
 TABLE = pd.DataFrame({"condition": ["A+ctrl", "ctrl+A", "B+ctrl", "A+B", "D+ctrl", "ctrl"], "cells": [300] * 5 + [100]})
@@ -28,7 +28,7 @@ SIZE = Simulated(conditions=5, cells=1600, genes=60, seed=0)
 NAMES = [f"GENE{i}" for i in range(400)]
 CONDITIONS = ["A+B", "A+ctrl", "B+ctrl", "D+ctrl"]
 MASKS = ("none", "own", "all_targets")
-CELL, BULK = (Setting("posterior", kind, "canonical") for kind in ("cell", "pseudobulk"))
+CELL, BULK = (QuerySetting("posterior", kind, "canonical") for kind in ("cell", "pseudobulk"))
 
 
 def draw(**changes):
@@ -37,14 +37,14 @@ def draw(**changes):
     return (make(TABLE, SIZE, NAMES, {}, model=model) for make in (simulate, Truth.draw))
 
 
-def masked(cells, mask) -> Screen:
+def masked(cells, mask) -> MaskedScreen:
     """The split of a screen, masked."""
     frame = split_cells(cells.obs, seed=0, label_space="canonical")
     rows = cells.obs_names.get_indexer(frame["cell"])
     found = apply_mask(cells, mask)
     columns = (frame[name].to_numpy(dtype=object) for name in ("cell", "condition", "part"))
     genes = cells.var_names.to_numpy(dtype=object)
-    return Screen(*columns, found.counts[rows], found.totals[rows], genes, genes)
+    return MaskedScreen(*columns, found.counts[rows], found.totals[rows], genes, genes)
 
 
 def judge(cells, screen, **options):
@@ -155,11 +155,11 @@ def test_no_model_beats_it():
     oracle = Oracle.of(truth, screen, "all_targets")
     for setting, equal in ((CELL, False), (BULK, True)):
         best = oracle.scores(of, setting, equal=equal)
-        bound = metrics.compute(best.scores, best.labels, best.conditions)
+        bound = registry.compute(best.scores, best.labels, best.conditions)
         for ranking, model in models.items():
             own = of.scores(model, dataclasses.replace(setting, ranking=ranking))
             assert list(own.queries) == list(best.queries)
-            found = metrics.compute(own.scores, own.labels, own.conditions)
+            found = registry.compute(own.scores, own.labels, own.conditions)
             assert found["exact_hit@1"] < bound["exact_hit@1"]
             assert 0.5 < found["mrr"] < bound["mrr"]
 

@@ -16,19 +16,19 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import load_file
 
-from reverse_perturbation import norman_scale, real_cells
 from reverse_perturbation.analysis.calibration import fit_temperature
-from reverse_perturbation.check import main as check
-from reverse_perturbation.data.contract import read_cells, write_cells
-from reverse_perturbation.data.screen import load_screen
-from reverse_perturbation.models.pca import Pca
-from reverse_perturbation.models.scgpt.resume import Progress
-from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.retrieval.rank import truth_index
+from reverse_perturbation.comparison.verdict import main as check
+from reverse_perturbation.data.screen.contract import read_cells, write_cells
+from reverse_perturbation.data.screen.masked_screen import load_masked_screen
+from reverse_perturbation.metrics.rank import truth_index
+from reverse_perturbation.models.baselines.pca import Pca
+from reverse_perturbation.models.finetune.training.resume import TrainingState
+from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.stages import embed, fuse
+from reverse_perturbation.studies import norman_scale
 from tests.end_to_end.pipeline import commands, inside, params, run, yaml
 
-MODELS = ["logreg-42", "logreg_prior-42", "logreg_library-42", "pca-42", "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
+MODELS = ["logreg-42", "logreg_default-42", "logreg_depth-42", "pca-42", "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,12 @@ def test_the_table_by_cells_agrees_with_the_metrics(simulated):
 def test_the_grid_has_every_setting_and_agrees_with_the_metrics(simulated):
     rows = pd.read_csv(simulated / "results" / "reports" / "library_query.csv")
     settings = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells"] == 1)]
-    counts = {"logreg": 1, "logreg_prior": 1, "logreg_library": 1, "pca": 20, "scgpt": 21, "fusion": 21}
+    counts = {"logreg": 1, "logreg_default": 1, "logreg_depth": 1, "pca": 20, "scgpt": 21, "fusion": 21}
     assert settings.groupby("model").size().to_dict() == counts
     assert set(rows["labels"]) == {"legacy", "canonical"}
     assert set(rows["cells"]) == {1, 5, 10, 25, 50, 100}
     found = settings.set_index(["model", "ranking", "embedding", "similarity"])["mrr"]
-    for name in ("logreg", "logreg_prior", "logreg_library"):
+    for name in ("logreg", "logreg_default", "logreg_depth"):
         expected = metrics(simulated, f"{name}-42")["mrr"]
         assert found[name, "classifier", "-", "-"] == pytest.approx(expected, abs=1e-4)
     assert found["pca", "bootstrap", "plain", "cosine"] == pytest.approx(metrics(simulated, "pca-42")["mrr"], abs=1e-4)
@@ -91,14 +91,14 @@ def test_the_grid_has_every_setting_and_agrees_with_the_metrics(simulated):
 
 def test_embeddings_are_centred_on_what_the_model_makes_of_the_control_cells(simulated):
     paths = [simulated / "data" / name for name in ("prepared/cells.h5ad", "split/split.csv", "vocab/genes.csv")]
-    screen = load_screen(*paths, mask="all_targets", genes="all", controls=True)
+    screen = load_masked_screen(*paths, mask="all_targets", genes="all", controls=True)
     control = screen.log1p()[screen.rows("control")]
     for fit in ("selection", "final"):
         expected = Pca.load(simulated / "models" / "pca" / fit).embed(control).mean(axis=0)
-        found = Outputs.load(simulated / "data" / "outputs" / "pca" / f"{fit}.npz")
+        found = Predictions.load(simulated / "data" / "outputs" / "pca" / f"{fit}.npz")
         assert found.control_mean == pytest.approx(expected, abs=1e-5)
     for name in ("scgpt-0", "fusion-1"):
-        found = Outputs.load(simulated / "data" / "outputs" / name / "final.npz")
+        found = Predictions.load(simulated / "data" / "outputs" / name / "final.npz")
         assert found.control_mean is not None
         near, far = found.embedding.min(axis=0), found.embedding.max(axis=0)
         assert ((near < found.control_mean) & (found.control_mean < far)).all()
@@ -120,7 +120,7 @@ def test_the_analysis_has_every_model_and_agrees_with_its_metrics(simulated):
             assert value == pytest.approx(metrics(simulated, name)[measure], abs=1e-6)
     few = metrics(simulated, "analysis")
     assert set(few["calibration"]) == set(MODELS)
-    selection = Outputs.load(simulated / "data" / "outputs" / "logreg" / "selection.npz")
+    selection = Predictions.load(simulated / "data" / "outputs" / "logreg" / "selection.npz")
     split = pd.read_csv(simulated / "data" / "split" / "split.csv")
     held_out = (split["part"] == "validation").to_numpy()
     truth = truth_index(split.loc[held_out, "condition"], selection.conditions)
@@ -137,7 +137,7 @@ def test_the_report_has_every_row_and_says_simulated(simulated):
     rows = text.split("## Every model and seed")[1].split("## ")[0].split("\n\n| model")[1]
     for model in ("scgpt", "fusion"):
         assert rows.count(f"\n| {model} |") == 2
-    for model in ("logreg", "logreg_prior", "logreg_library", "pca", "chance"):
+    for model in ("logreg", "logreg_default", "logreg_depth", "pca", "chance"):
         assert f"\n| {model} |" in text
     for line in text.splitlines():
         if line.startswith("!["):
@@ -175,15 +175,15 @@ def test_each_fit_of_fusion_starts_from_the_same_fit_of_logreg(simulated, tmp_pa
         fuse.main([*shared, *training, "--logreg", "models/logreg"])
         embed.main([*shared, "--kind", "fusion", "--outputs", str(found)])
     for fit, start in (("selection", "selection"), ("final", "final" if refit else "selection")):
-        ours = Outputs.load(found / f"{fit}.npz")
-        theirs = Outputs.load(simulated / "data" / "outputs" / "logreg" / f"{start}.npz")
+        ours = Predictions.load(found / f"{fit}.npz")
+        theirs = Predictions.load(simulated / "data" / "outputs" / "logreg" / f"{start}.npz")
         assert list(ours.conditions) == list(theirs.conditions)
         assert ours.log_proba == pytest.approx(theirs.log_proba, abs=1e-5)
 
 
 def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsys):
     """In the first epoch of the second fit: the first fit is not trained again."""
-    save, kept = Progress.save, []
+    save, kept = TrainingState.save, []
 
     def killed(progress, path):
         kept.append(path.stem)
@@ -191,11 +191,11 @@ def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsy
             raise KeyboardInterrupt
         save(progress, path)
 
-    monkeypatch.setattr(Progress, "save", killed)
+    monkeypatch.setattr(TrainingState, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, params(), until="finetune@0")
     assert not (tmp_path / "models" / "scgpt-0").exists()
-    monkeypatch.setattr(Progress, "save", save)
+    monkeypatch.setattr(TrainingState, "save", save)
     capsys.readouterr()
     run(tmp_path, params(), until="evaluate@0")
     assert f"finetune-selection: an interrupted run goes on after epoch {len(kept) - 1}" in capsys.readouterr().out
@@ -247,7 +247,7 @@ def test_two_processes_train_what_one_trains_and_bfloat16_nearly_so(simulated, t
 
 
 def outputs(folder):
-    return Outputs.load(folder / "data/outputs/fusion-0/final.npz")
+    return Predictions.load(folder / "data/outputs/fusion-0/final.npz")
 
 
 def test_two_processes_embed_what_one_embeds_and_bfloat16_nearly_so(simulated, tmp_path):
@@ -287,10 +287,10 @@ def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_pa
     assert len(weights) == 12
     for path in [*weights, Path("models/scgpt_base/best_model.pt")]:
         assert (folder / path).read_bytes() == (simulated / path).read_bytes(), path
-    outputs = [Outputs.load(f / "data/outputs/logreg/final.npz") for f in (folder, simulated)]
+    outputs = [Predictions.load(f / "data/outputs/logreg/final.npz") for f in (folder, simulated)]
     assert outputs[0].screen_sha256 != outputs[1].screen_sha256, "what the models were given did differ"
     for name in ("pca", "scgpt-0", "fusion-0"):
-        origins = [Outputs.load(f / f"data/outputs/{name}/final.npz").control_mean for f in (folder, simulated)]
+        origins = [Predictions.load(f / f"data/outputs/{name}/final.npz").control_mean for f in (folder, simulated)]
         assert (origins[0] == origins[1]).all(), "the origin of centred embeddings is that of control cells"
 
 
@@ -301,7 +301,7 @@ def test_no_weight_that_choices_are_made_by_depends_on_what_the_validation_cells
     shutil.copytree(simulated, folders[1])
     for folder in folders:
         run(folder, content, only=lambda name: name.startswith(("logreg@", "pca", "pretrain", "finetune@0")))
-    names = [*(f"{name}/{{}}/weights" for name in ("logreg", "logreg_prior", "logreg_library", "pca")), "scgpt-0/{}"]
+    names = [*(f"{name}/{{}}/weights" for name in ("logreg", "logreg_default", "logreg_depth", "pca")), "scgpt-0/{}"]
     for name in names:
         for fit, same in (("selection", True), ("final", False)):
             paths = [folder / "models" / f"{name.format(fit)}.safetensors" for folder in folders]
@@ -426,7 +426,7 @@ def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, 
     for mask in ("none", "own", "all_targets"):
         section = text.split(f"## Mask {mask}, split seed 42")[1].split("## ")[0]
         assert section.count("\n| scgpt |") == section.count("\n| fusion |") == 2
-        for model in ("logreg", "logreg_prior", "logreg_library", "pca", "chance"):
+        for model in ("logreg", "logreg_default", "logreg_depth", "pca", "chance"):
             assert f"\n| {model} |" in section
     comparison = json.loads((tmp_path / "real.json").read_text())
     assert comparison.keys() - {"other_masks", "other_splits"} == metrics(simulated, "comparison").keys()

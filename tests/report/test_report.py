@@ -8,12 +8,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from reverse_perturbation.analysis import calibration, errors
+from reverse_perturbation.comparison.compare import SHARED
 from reverse_perturbation.config import Params
+from reverse_perturbation.metrics import registry
 from reverse_perturbation.report import plots
-from reverse_perturbation.report.probes import probes_section
+from reverse_perturbation.report.probe import probes_section
 from reverse_perturbation.report.tables import markdown
-from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.compare import SHARED
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.stages import analysis, compare, report
 from reverse_perturbation.storage import write_json
@@ -24,7 +24,7 @@ CONDITIONS = np.array(["A+B", "A+ctrl", "B+ctrl", "D+ctrl"], dtype=object)
 LABELS = np.repeat(CONDITIONS, 10)
 # How far the truth stands out: PCA loses to all, the last seed of scGPT to the first.
 STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "fusion-0": 2.1, "fusion-1": 2.2}
-STRENGTH |= {"logreg-42": 2.0, "logreg_prior-42": 1.8, "pca-42": 0.2}
+STRENGTH |= {"logreg-42": 2.0, "logreg_default-42": 1.8, "pca-42": 0.2}
 TRAINED = ("scgpt", "fusion")
 PICTURES = ["reach.png", "errors.png", "by_effect.png", "reliability.png"]
 PICTURES += ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
@@ -111,9 +111,9 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
     for name in names:
         scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(name))
         scores.save(folder / "scores" / f"{name}.npz")
-        found = metrics.compute(scores.scores, LABELS, CONDITIONS)
+        found = registry.compute(scores.scores, LABELS, CONDITIONS)
         own = about | {"training_seed": int(name[-1]) if name.startswith(TRAINED) else None}
-        rest = {"validation": {"exact_hit@1": 0.123, "mrr": 0.321}, "chance": metrics.chance(LABELS, CONDITIONS)}
+        rest = {"validation": {"exact_hit@1": 0.123, "mrr": 0.321}, "chance": registry.chance(LABELS, CONDITIONS)}
         write_json(folder / "metrics" / f"{name}.json", found | rest | {"provenance": own})
     grid_rows(skipped).to_csv(folder / "grid.csv", index=False)
     for run in [name for name in names if name.startswith(TRAINED)] if training else ():
@@ -129,7 +129,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
     write_json(folder / "metrics" / "probes.json", probes())
     write_json(folder / "metrics" / "split.json", SPLIT)
     shared = ["--params", folder / "params.yaml", "--metrics", folder / "metrics", "--scores", folder / "scores"]
-    shared += ["--baselines", "logreg", "logreg_prior", "pca"]
+    shared += ["--baselines", "logreg", "logreg_default", "pca"]
     compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
     places = [
         "--grid",
@@ -166,7 +166,7 @@ def test_every_model_and_seed_has_its_row_the_losing_ones_too(simulated):
     assert found["model"].tolist() == [name.rsplit("-", 1)[0] for name in STRENGTH] + ["chance"]
     assert found["training seed"].tolist() == ["0", "1", "0", "1", "-", "-", "-", "-"]
     for name, shown in zip(STRENGTH, found["mrr"], strict=False):
-        assert shown == f"{metrics.compute(proba(name), LABELS, CONDITIONS)['mrr']:.3f}"
+        assert shown == f"{registry.compute(proba(name), LABELS, CONDITIONS)['mrr']:.3f}"
     assert found["exact_hit@1"].iloc[-1] == "0.250"
     assert float(found["mrr"][6]) < float(found["mrr"][1]) < float(found["mrr"][4])
     validation = table(text, "Every model and seed", 1)
@@ -212,7 +212,7 @@ def test_scgpt_alone_is_compared_where_nothing_else_was_trained(tmp_path, capsys
 @pytest.mark.parametrize("model", TRAINED)
 def test_the_gap_is_shown_with_both_kinds_of_interval(simulated, model):
     _, text = simulated
-    hit = {name: metrics.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"] for name in STRENGTH}
+    hit = {name: registry.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"] for name in STRENGTH}
     hits = [hit[f"{model}-0"], hit[f"{model}-1"]]
     heading, row = "The gap to the tuned logistic regression", (model, "exact_hit@1")
     gap = table(text, heading).set_index(["model", "metric"]).loc[row]
@@ -306,7 +306,7 @@ def test_errors_are_means_over_seeds_and_add_up(simulated):
     assert list(classes.index) == ["right", "shares a gene", "unrelated"]  # no twins here, and no similar profiles
     for model in ("scgpt", "fusion", "logreg", "pca"):
         assert sum(map(float, classes[model])) == pytest.approx(1, abs=2e-3)
-    hits = [metrics.compute(proba(f"scgpt-{seed}"), LABELS, CONDITIONS)["exact_hit@1"] for seed in (0, 1)]
+    hits = [registry.compute(proba(f"scgpt-{seed}"), LABELS, CONDITIONS)["exact_hit@1"] for seed in (0, 1)]
     assert classes.loc["right", "scgpt"] == f"{np.mean(hits):.3f}"
     assert classes.loc["right", "chance"] == "0.250"
     by_group = table(text, "Errors", 1).set_index("group")
@@ -321,10 +321,10 @@ def test_errors_are_means_over_seeds_and_add_up(simulated):
 
 def test_confidence_has_every_model(simulated):
     _, text = simulated
-    models = ["scgpt", "fusion", "logreg", "logreg_prior", "pca"]
+    models = ["scgpt", "fusion", "logreg", "logreg_default", "pca"]
     assert table(text, "Confidence")["model"].tolist() == models
     by_margin = table(text, "Confidence", 1).set_index(["model", "measure"])
-    found = metrics.compute(proba("pca-42"), LABELS, CONDITIONS)
+    found = registry.compute(proba("pca-42"), LABELS, CONDITIONS)
     for name in ("confidence_auc", "aurc", "confidence_roc_auc"):
         assert by_margin.loc[("pca", "margin"), name] == f"{found[name]:.3f}"
 
@@ -332,7 +332,7 @@ def test_confidence_has_every_model(simulated):
 def test_the_gap_to_every_baseline(simulated):
     _, text = simulated
     found = table(text, "The gap to the tuned logistic regression", 2).set_index(["model", "minus", "metric"])
-    assert {minus for _, minus, _ in found.index} == {"logreg", "logreg_prior", "pca"}
+    assert {minus for _, minus, _ in found.index} == {"logreg", "logreg_default", "pca"}
     row = found.loc[("scgpt", "pca", "mrr")]
     assert float(row["low, seeds too"]) < float(row["gap"]) < float(row["high, seeds too"])
 
@@ -341,7 +341,7 @@ def test_rows_for_dvc_plots(simulated):
     folder = simulated[0] / "plots" / "models"
     hits = pd.read_csv(folder / "hit_at_k.csv").set_index(["model", "k"])["exact_hit"]
     for name in STRENGTH:
-        found = metrics.compute(proba(name), LABELS, CONDITIONS)
+        found = registry.compute(proba(name), LABELS, CONDITIONS)
         assert hits[name, 1] == pytest.approx(found["exact_hit@1"], abs=1e-6)
         assert hits[name, 4] == 1
     coverage = pd.read_csv(folder / "coverage.csv").set_index(["model", "coverage"])["accuracy"]
@@ -365,7 +365,7 @@ def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_pa
     for name, matrix in drawn.items():
         assert matrix.index.tolist() == matrix.columns.tolist() == CONDITIONS.tolist()
         assert matrix.sum(axis=1).tolist() == pytest.approx([1] * 4)
-        hit = metrics.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"]
+        hit = registry.compute(proba(name), LABELS, CONDITIONS)["exact_hit@1"]
         assert np.diag(matrix).mean() == pytest.approx(hit)
 
 
@@ -390,7 +390,7 @@ def test_a_missing_file_ends_with_one_line(simulated, tmp_path, capsys, missing)
     arguments += ["--training", "training", "--plots", "plots", "--output", "again.md"]
     arguments = [each if each.startswith("--") else str(tmp_path / each) for each in arguments]
     with pytest.raises(SystemExit) as stopped:
-        report.main([*arguments, "--baselines", "logreg", "logreg_prior", "pca"])
+        report.main([*arguments, "--baselines", "logreg", "logreg_default", "pca"])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / missing}: no such file; run `dvc repro")

@@ -9,21 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
+from reverse_perturbation.comparison.grid import LIBRARY as LIBRARY_KEY
+from reverse_perturbation.comparison.grid import grid, table
 from reverse_perturbation.conditions import canonical
 from reverse_perturbation.config import Library, LibraryQuery, Query, Simulated
-from reverse_perturbation.data.mask import apply_mask
-from reverse_perturbation.data.normalize import log1p_cp10k
-from reverse_perturbation.data.simulate import MODEL, simulate
+from reverse_perturbation.data.screen.mask import apply_mask
+from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.logreg import LogisticRegression
-from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.confidence import margin
-from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting, average
-from reverse_perturbation.retrieval.grid import LIBRARY as LIBRARY_KEY
-from reverse_perturbation.retrieval.grid import grid, table
-from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.retrieval.rank import rank_of_truth
+from reverse_perturbation.metrics import registry
+from reverse_perturbation.metrics.confidence import margin
+from reverse_perturbation.metrics.rank import rank_of_truth
+from reverse_perturbation.models.linear.logreg import LogisticRegression
+from reverse_perturbation.prepare.simulate import MODEL, simulate
+from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores, average
+from reverse_perturbation.retrieval.predictions import Predictions
 
 LIBRARY = Library(
     kind="bootstrap",
@@ -34,7 +34,7 @@ LIBRARY = Library(
     neighbours=5,
     seed=42,
 )
-CELL = Setting("classifier", "cell", "canonical")
+CELL = QuerySetting("classifier", "cell", "canonical")
 
 
 def evaluator(legacy, parts, space="canonical", bulk_cells=2, draws=1) -> Evaluator:
@@ -48,8 +48,8 @@ def evaluator(legacy, parts, space="canonical", bulk_cells=2, draws=1) -> Evalua
     )
 
 
-def outputs(of: Evaluator, conditions=None, log_proba=None, embedding=None) -> Outputs:
-    return Outputs(
+def outputs(of: Evaluator, conditions=None, log_proba=None, embedding=None) -> Predictions:
+    return Predictions(
         of.cells,
         None if log_proba is None else np.asarray(log_proba, dtype=np.float32),
         None if conditions is None else np.array(conditions, dtype=object),
@@ -57,7 +57,7 @@ def outputs(of: Evaluator, conditions=None, log_proba=None, embedding=None) -> O
     )
 
 
-def answers(log_proba, conditions, space="canonical") -> tuple[Evaluator, Outputs]:
+def answers(log_proba, conditions, space="canonical") -> tuple[Evaluator, Predictions]:
     """All rows as queries labelled with the first condition, behind one reference cell of each condition."""
     n, queries = len(conditions), len(log_proba)
     judge = evaluator([*conditions, *[conditions[0]] * queries], ["reference"] * n + ["query"] * queries, space)
@@ -95,7 +95,7 @@ def test_tiny_probabilities_do_not_tie_in_memory_or_on_disk(tmp_path):
     found = judge.scores(given_, CELL)
     found.save(tmp_path / "s.npz")
     for scores in (found, Scores.load(tmp_path / "s.npz")):
-        assert metrics.compute(scores.scores, scores.labels, scores.conditions)["mrr"] == pytest.approx(1 / 2)
+        assert registry.compute(scores.scores, scores.labels, scores.conditions)["mrr"] == pytest.approx(1 / 2)
 
 
 def test_scores_survive_the_disk_and_a_broken_file_is_named(tmp_path):
@@ -117,7 +117,7 @@ def test_scores_survive_the_disk_and_a_broken_file_is_named(tmp_path):
 
 def test_a_pseudobulk_is_the_normalised_geometric_mean():
     judge, given_ = answers(np.log([[0.9, 0.1], [0.4, 0.6]]), ["A+ctrl", "B+ctrl"])
-    found = judge.scores(given_, Setting("classifier", "pseudobulk", "canonical"))
+    found = judge.scores(given_, QuerySetting("classifier", "pseudobulk", "canonical"))
     a, b = (0.9 * 0.4) ** 0.5, (0.1 * 0.6) ** 0.5
     assert found.scores == pytest.approx(np.array([[a, b]]) / (a + b))
     assert found.labels.tolist() == ["A+ctrl"]
@@ -127,7 +127,7 @@ def test_a_pseudobulk_is_averaged_in_the_space_of_the_fit():
     """Adding the twins of each cell before averaging would give 0.6 for A."""
     proba = np.log([[0.5, 0.1, 0.4], [0.1, 0.5, 0.4]])
     judge, given_ = answers(proba, ["A+ctrl", "ctrl+A", "B+ctrl"], space="legacy")
-    found = judge.scores(given_, Setting("classifier", "pseudobulk", "canonical"))
+    found = judge.scores(given_, QuerySetting("classifier", "pseudobulk", "canonical"))
     twin = 0.05**0.5
     assert found.conditions.tolist() == ["A+ctrl", "B+ctrl"]
     assert found.scores == pytest.approx(np.array([[2 * twin, 0.4]]) / (2 * twin + 0.4))
@@ -136,7 +136,7 @@ def test_a_pseudobulk_is_averaged_in_the_space_of_the_fit():
 def test_a_pseudobulk_averages_embeddings():
     judge = evaluator(["A+ctrl", "B+ctrl", "A+ctrl", "A+ctrl"], ["reference"] * 2 + ["query"] * 2)
     given_ = outputs(judge, embedding=[[1, 0], [0, 1], [3, 0], [0, 1]])
-    found = judge.scores(given_, Setting("mean", "pseudobulk", "canonical"))
+    found = judge.scores(given_, QuerySetting("mean", "pseudobulk", "canonical"))
     assert found.scores == pytest.approx(np.array([[1.5, 0.5]]) / 2.5**0.5)
 
 
@@ -144,18 +144,18 @@ def test_conditions_with_too_few_cells_are_told():
     legacy = ["A+ctrl", "ctrl+A", "B+ctrl", "C+ctrl", "A+ctrl", "ctrl+A", "B+ctrl", "B+ctrl", "C+ctrl"]
     judge = evaluator(legacy, ["reference"] * 4 + ["query"] * 5)
     # Of the legacy labels only B has two query cells; canonically A has two as well.
-    told = {space: judge.skipped(Setting("mean", "pseudobulk", space)) for space in ("legacy", "canonical")}
+    told = {space: judge.skipped(QuerySetting("mean", "pseudobulk", space)) for space in ("legacy", "canonical")}
     assert told == {"legacy": {"A+ctrl": 1, "C+ctrl": 1, "ctrl+A": 1}, "canonical": {"C+ctrl": 1}}
-    assert judge.skipped(Setting("mean", "cell", "legacy")) == {}
+    assert judge.skipped(QuerySetting("mean", "cell", "legacy")) == {}
     given_ = outputs(judge, embedding=np.random.default_rng(0).random((9, 3)))
-    found = judge.scores(given_, Setting("mean", "pseudobulk", "canonical"))
+    found = judge.scores(given_, QuerySetting("mean", "pseudobulk", "canonical"))
     assert (found.labels.tolist(), found.scores.shape) == (["A+ctrl", "B+ctrl"], (2, 3))
 
 
 def test_no_condition_with_cells_enough_is_an_error():
     judge = evaluator(["A+ctrl", "B+ctrl"] * 2, ["reference"] * 2 + ["query"] * 2)
     with pytest.raises(InputError, match=r"query\.cells: no condition has 2"):
-        judge.scores(outputs(judge, embedding=np.eye(4)), Setting("mean", "pseudobulk", "canonical"))
+        judge.scores(outputs(judge, embedding=np.eye(4)), QuerySetting("mean", "pseudobulk", "canonical"))
 
 
 def test_an_average_by_hand():
@@ -170,8 +170,8 @@ def test_the_headline_s_library_is_as_the_parameters_say():
     """The query lies in the direction of B from the origin, near A, and in the direction of C from the controls."""
     judge = evaluator(["A+ctrl", "B+ctrl", "C+ctrl", "C+ctrl"], ["reference"] * 3 + ["query"])
     embedding = np.array([[1.5, 1.5], [20, 10], [10, -3], [2, 1]], dtype=np.float32)
-    given_ = Outputs(judge.cells, None, None, embedding, None, np.array([0, 2], dtype=np.float32))
-    setting = Setting("mean", "cell", "canonical")
+    given_ = Predictions(judge.cells, None, None, embedding, None, np.array([0, 2], dtype=np.float32))
+    setting = QuerySetting("mean", "cell", "canonical")
     for changes, answer in (
         ({}, "B+ctrl"),
         ({"similarity": "euclidean"}, "A+ctrl"),
@@ -196,7 +196,7 @@ def test_the_results_of_one_classifier_are_paired_across_label_spaces(space):
     judge = evaluator(legacy, ["reference"] * 6 + ["query"] * 30, space)
     conditions = sorted(labels if space == "legacy" else {canonical(label) for label in labels})
     given_ = outputs(judge, conditions, log_softmax(rng.normal(size=(36, len(conditions))), axis=1))
-    a, b = (judge.scores(given_, Setting("classifier", "cell", labels)) for labels in ("legacy", "canonical"))
+    a, b = (judge.scores(given_, QuerySetting("classifier", "cell", labels)) for labels in ("legacy", "canonical"))
     assert a.queries.tolist() == b.queries.tolist()
     assert [canonical(label) for label in a.labels] == b.labels.tolist()
     for i, name in enumerate(b.conditions):
@@ -229,8 +229,8 @@ def noise(n_conditions=5, per_part=40):
 
 
 def hit(judge, embedding, ranking="raw_cell", **parts) -> float:
-    found = judge.scores(outputs(judge, embedding=embedding), Setting(ranking, "cell", "canonical"), **parts)
-    return metrics.compute(found.scores, found.labels, found.conditions)["exact_hit@1"]
+    found = judge.scores(outputs(judge, embedding=embedding), QuerySetting(ranking, "cell", "canonical"), **parts)
+    return registry.compute(found.scores, found.labels, found.conditions)["exact_hit@1"]
 
 
 def test_queries_that_stand_in_the_library_show_as_a_perfect_raw_cell_score():
@@ -258,16 +258,16 @@ def test_a_cell_in_two_parts_is_refused():
 
 def test_outputs_of_other_cells_are_refused():
     judge = evaluator(["A+ctrl", "B+ctrl"], ["reference", "query"])
-    swapped = Outputs(judge.cells[::-1], None, None, np.eye(2, dtype=np.float32))
+    swapped = Predictions(judge.cells[::-1], None, None, np.eye(2, dtype=np.float32))
     with pytest.raises(InputError, match="not of the cells of this split"):
-        judge.scores(swapped, Setting("mean", "cell", "canonical"))
+        judge.scores(swapped, QuerySetting("mean", "cell", "canonical"))
 
 
 def test_a_query_of_a_condition_that_is_not_in_the_library_is_an_error():
     judge = evaluator(["A+ctrl", "B+ctrl", "C+ctrl"], ["reference", "reference", "query"])
-    found = judge.scores(outputs(judge, embedding=np.eye(3)), Setting("mean", "cell", "canonical"))
+    found = judge.scores(outputs(judge, embedding=np.eye(3)), QuerySetting("mean", "cell", "canonical"))
     with pytest.raises(InputError, match=r"C\+ctrl"):
-        metrics.compute(found.scores, found.labels, found.conditions)
+        registry.compute(found.scores, found.labels, found.conditions)
 
 
 # ---- shuffled labels

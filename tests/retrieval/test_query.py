@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reverse_perturbation.config import Query
-from reverse_perturbation.models.logreg import LogisticRegression
+from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.retrieval.query import pseudobulk
 
 

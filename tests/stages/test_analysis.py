@@ -5,21 +5,21 @@ import pytest
 import scipy.sparse as sp
 
 from reverse_perturbation.config import Analysis
-from reverse_perturbation.data.screen import Screen
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.stages.analysis import describe, reachable
 
 PARTS = ("reference", "validation", "query", "control")
 
 
 @pytest.fixture
-def screen() -> Screen:
+def screen() -> MaskedScreen:
     """Of each condition and part ten cells; control cells are of a condition of their own."""
     parts = np.repeat(PARTS, 20).astype(object)
     conditions = np.tile(np.repeat(["A+ctrl", "B+ctrl"], 10), 4).astype(object)
     conditions[parts == "control"] = "ctrl"
     n, names = len(parts), np.array(["A", "B"], dtype=object)
     cells = np.array([f"c{i}" for i in range(n)], dtype=object)
-    return Screen(cells, conditions, parts, sp.csr_matrix((n, 2), dtype=np.float32), np.zeros(n), names, names)
+    return MaskedScreen(cells, conditions, parts, sp.csr_matrix((n, 2), dtype=np.float32), np.zeros(n), names, names)
 
 
 def test_query_cells_change_nothing(screen):

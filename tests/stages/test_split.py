@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from reverse_perturbation.data.contract import write_cells
+from reverse_perturbation.data.screen.contract import write_cells
 from reverse_perturbation.stages import split
 from tests.end_to_end.pipeline import params, yaml
 

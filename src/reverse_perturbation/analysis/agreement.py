@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting
-from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores
+from reverse_perturbation.retrieval.predictions import Predictions
 
 
-def agreement(evaluator: Evaluator, outputs: Outputs, setting: Setting, found: Scores) -> np.ndarray:
+def agreement(evaluator: Evaluator, predictions: Predictions, setting: QuerySetting, found: Scores) -> np.ndarray:
     """Return float64 [n]: the share of single prototypes that give the answer the model gave.
 
     ``library.prototypes`` libraries of one prototype a condition are drawn, and each answers every query. The model's
@@ -16,8 +16,8 @@ def agreement(evaluator: Evaluator, outputs: Outputs, setting: Setting, found: S
 
     Parameters
     ----------
-    evaluator, outputs, setting
-        What the scores were made from; the outputs have an embedding.
+    evaluator, predictions, setting
+        The scores were made from these; the predictions have an embedding.
     found
         The scores.
     """
@@ -27,6 +27,6 @@ def agreement(evaluator: Evaluator, outputs: Outputs, setting: Setting, found: S
     votes = np.zeros(len(first))
     for draw in range(whole.prototypes):
         single = whole.model_copy(update={"prototypes": 1, "seed": whole.seed + 1 + draw})
-        scores = replace(evaluator, library=single).scores(outputs, drawn)
+        scores = replace(evaluator, library=single).scores(predictions, drawn)
         votes += scores.conditions[scores.scores.argmax(axis=1)] == first
     return votes / whole.prototypes

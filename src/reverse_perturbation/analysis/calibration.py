@@ -9,10 +9,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from reverse_perturbation.config import Analysis
-from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.confidence import aurc, certainty, confidence_auc, margin, roc_auc
+from reverse_perturbation.metrics import registry
+from reverse_perturbation.metrics.confidence import aurc, certainty, confidence_auc, margin, roc_auc
+from reverse_perturbation.metrics.rank import truth_index
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.retrieval.rank import truth_index
 
 LOG_TEMPERATURES = (np.log(1e-4), np.log(1e4))  # cosine similarities want about 0.01, sure classifiers up to 10
 
@@ -106,7 +106,7 @@ def tables(found: Scores, held_out: Scores, ranking: str, config: Analysis) -> d
     dict
         ``confidence``: one row a measure; ``calibration``: one row; ``reliability``: one row a bin, before and after.
     """
-    correct = metrics.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
+    correct = registry.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
     temperature = fit_temperature(logits(held_out.scores, ranking), truth_index(held_out.labels, held_out.conditions))
     raw = logits(found.scores, ranking)
     truth = truth_index(found.labels, found.conditions)
@@ -133,7 +133,7 @@ def measures(found: Scores, confidences: Mapping[str, np.ndarray]) -> pd.DataFra
     pandas.DataFrame
         One row a way: ``measure``, ``confidence_auc``, ``aurc``, ``confidence_roc_auc``.
     """
-    correct = metrics.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
+    correct = registry.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
     return pd.DataFrame(
         {
             "measure": name,

@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from reverse_perturbation.conditions import canonical
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.retrieval.rank import rank_of_truth
+from reverse_perturbation.metrics.rank import rank_of_truth
 
 LEAST = 4  # cells of a condition, so that either half has a variance
 
@@ -63,8 +63,8 @@ def split_half(
     Returns
     -------
     pandas.DataFrame
-        One row a condition and number of cells: ``condition``, ``averaged`` (a number, or ``half`` for all cells of
-        the half), ``exact_hit@1``, ``mrr``, ``groups`` (over all draws).
+        One row a condition and number of cells: ``condition``, ``cells_per_query`` (a number, or ``half`` for all cells
+        of the half), ``exact_hit@1``, ``mrr``, ``groups`` (over all draws).
 
     Raises
     ------
@@ -78,7 +78,7 @@ def split_half(
     if len(conditions) < 2:
         raise InputError(
             f"the split-half ceiling needs two conditions of {LEAST} reference and validation cells, found "
-            f"{len(conditions)}; raise split.min_cells or data.simulated.cells"
+            f"{len(conditions)}; raise split.min_cells or data.simulated.n_cells"
         )
     rng = np.random.default_rng(seed)
     found = []
@@ -97,8 +97,8 @@ def split_half(
                 scores = _scores(model, embedding[groups].mean(axis=1))
                 rank = rank_of_truth(scores, np.full(len(groups), i))
                 found.append((conditions[i], str(size or "half"), np.sum(rank == 1), np.sum(1 / rank), len(groups)))
-    rows = pd.DataFrame(found, columns=["condition", "averaged", "exact_hit@1", "mrr", "groups"])
-    total = rows.groupby(["condition", "averaged"], sort=False).sum()
+    rows = pd.DataFrame(found, columns=["condition", "cells_per_query", "exact_hit@1", "mrr", "groups"])
+    total = rows.groupby(["condition", "cells_per_query"], sort=False).sum()
     for name in ("exact_hit@1", "mrr"):
         total[name] /= total["groups"]
     return total.reset_index()

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from reverse_perturbation.conditions import canonical, genes_of
+from reverse_perturbation.metrics.registry import per_query, shown_in
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.retrieval.metrics import per_query
 
 # What an answer is to the truth; the first that holds.
 CLASSES = ("right", "twin", "shares a gene", "similar profile", "unrelated")
-PER_CONDITION = ("exact_hit@1", "exact_hit@5", "relevant_hit@1", "mrr", "graded_ndcg@5")
+PER_CONDITION = shown_in("conditions")
 
 
 def relations(conditions: np.ndarray, similarity: np.ndarray, threshold: float) -> np.ndarray:

@@ -12,11 +12,11 @@ from scipy.special import logsumexp
 
 from reverse_perturbation.conditions import canonical, genes_of
 from reverse_perturbation.config import Mask
-from reverse_perturbation.data.mask import target_columns
-from reverse_perturbation.data.screen import Screen
-from reverse_perturbation.data.simulate import GenerativeModel, Truth
+from reverse_perturbation.data.screen.mask import target_columns
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting, average
+from reverse_perturbation.prepare.simulate import GenerativeModel, Truth
+from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores, average
 
 NODES = 16  # of the integral over a cell's share of its effect; with 64 no answer differs on the default screen
 
@@ -37,7 +37,7 @@ class Oracle:
     likelihood: np.ndarray
 
     @classmethod
-    def of(cls, truth: Truth, screen: Screen, mask: Mask) -> "Oracle":
+    def of(cls, truth: Truth, screen: MaskedScreen, mask: Mask) -> "Oracle":
         """Weigh the query cells.
 
         Parameters
@@ -55,16 +55,16 @@ class Oracle:
             If these cells were not drawn from it.
         """
         place = {name: i for i, name in enumerate(truth.names)}
-        if list(screen.genes) != truth.genes or not place.keys() >= set(screen.cells):
+        if list(screen.genes) != truth.genes or not place.keys() >= set(screen.cell_ids):
             raise InputError("the prepared cells are not those of data.simulated; run `dvc repro prepare`")
         conditions = np.array(screen.classes(), dtype=object)
         query = screen.rows("query")
-        likelihood = np.zeros((len(screen.cells), len(conditions)))
-        rows = np.array([place[name] for name in screen.cells[query]])
+        likelihood = np.zeros((len(screen.cell_ids), len(conditions)))
+        rows = np.array([place[name] for name in screen.cell_ids[query]])
         likelihood[query] = log_likelihood(truth, rows, screen.counts[query], list(conditions), mask)
         return cls(conditions, likelihood)
 
-    def scores(self, evaluator: Evaluator, setting: Setting, *, equal: bool = False) -> Scores:
+    def scores(self, evaluator: Evaluator, setting: QuerySetting, *, equal: bool = False) -> Scores:
         """Score queries by the posterior; the cells of a pseudo-bulk are all looked at, not their mean.
 
         Parameters

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from reverse_perturbation.analysis.averaged import BOUND
+from reverse_perturbation.analysis.cells_per_query import BOUND
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import plots
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.runs import REFERENCE_BASELINE, title
 
-# What tells rows of one run apart.
+# The columns that identify a row within a run.
 KEYS: dict[str, list[str]] = {
     "confidence": ["measure"],
     "calibration": ["ranking"],
@@ -20,25 +21,26 @@ KEYS: dict[str, list[str]] = {
     "conditions": ["condition"],
     "groups": ["group"],
     "confusions": ["class"],
-    "averaged": ["ranking", "condition", "averaged"],
+    "cells_per_query": ["ranking", "condition", "cells_per_query"],
 }
 TABLES = (*KEYS, "facts", "split_half")
-OVERLAID = ("scgpt", "fusion", "logreg", "pca")
 HARDEST = 10
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What the stage analysis found; in the tables of models, runs have been averaged over training seeds.
+    """The tables of the stage analysis; rows of models are averaged over training seeds.
 
     Attributes
     ----------
-    confidence, calibration, reliability, conditions, groups, confusions, averaged
-        Columns as analysis/calibration.py, analysis/errors.py and analysis/averaged.py give them, and ``model``.
+    confidence, calibration, reliability, conditions, groups, confusions, cells_per_query
+        Columns as analysis/calibration.py, analysis/errors.py and analysis/cells_per_query.py give them, and ``model``.
     facts, split_half
         Of the conditions, whichever the model.
     metrics
         Content of metrics/analysis.json.
+    models
+        Those in the plots and tables that show some models only, the foundation model first.
     """
 
     confidence: pd.DataFrame
@@ -47,13 +49,14 @@ class Tables:
     conditions: pd.DataFrame
     groups: pd.DataFrame
     confusions: pd.DataFrame
-    averaged: pd.DataFrame
+    cells_per_query: pd.DataFrame
     facts: pd.DataFrame
     split_half: pd.DataFrame
     metrics: Mapping[str, Any]
+    models: Sequence[str]
 
     @classmethod
-    def load(cls, folder: str | Path, metrics: Mapping[str, Any]) -> "Tables":
+    def load(cls, folder: str | Path, metrics: Mapping[str, Any], models: Sequence[str]) -> "Tables":
         """Read the tables.
 
         Raises
@@ -61,32 +64,31 @@ class Tables:
         InputError
             If one is missing.
         """
-        found = {}
+        tables = {}
         for name in TABLES:
             path = Path(folder) / f"{name}.csv"
             if not path.exists():
                 raise InputError(f"{path}: no such file; run `dvc repro analysis` to make it")
-            table = pd.read_csv(path, dtype={"averaged": str}, keep_default_na=False, na_values=[""])
-            found[name] = _over_seeds(table, KEYS[name]) if "run" in table else table
-        return cls(**found, metrics=metrics)
+            table = pd.read_csv(path, dtype={"cells_per_query": str}, keep_default_na=False, na_values=[""])
+            tables[name] = _over_seeds(table, KEYS[name]) if "model" in table else table
+        return cls(**tables, metrics=metrics, models=models)
 
 
 def _over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Average over the runs of a model; of what is text, such as the usual mistake, the first seed's is kept."""
-    named = table.assign(model=table["run"].str.rsplit("-", n=1).str[0]).drop(columns="run")
-    rest = [column for column in named if column not in {"model", *keys}]
-    how = {column: "mean" if pd.api.types.is_numeric_dtype(named[column]) else "first" for column in rest}
-    return named.groupby(["model", *keys], sort=False).agg(how).reset_index()
+    rest = [column for column in table if column not in {"model", "seed", *keys}]
+    how = {column: "mean" if pd.api.types.is_numeric_dtype(table[column]) else "first" for column in rest}
+    return table.groupby(["model", *keys], sort=False).agg(how).reset_index()
 
 
-def draw(tables: Tables, chance: float, folder: Path, title: str) -> None:
+def draw(tables: Tables, chance: float, folder: Path, heading: str) -> None:
     """Draw reliability, classes of errors, hits over effects, and the split-half ceiling."""
-    overlaid = tables.reliability[tables.reliability["model"].isin(OVERLAID)]
-    plots.reliability(overlaid, folder / "reliability.png", title)
-    plots.error_classes(tables.confusions[tables.confusions["chance"] > 0], folder / "errors.png", title)
+    of_models = tables.reliability[tables.reliability["model"].isin(tables.models)]
+    plots.reliability(of_models, folder / "reliability.png", heading)
+    plots.error_classes(tables.confusions[tables.confusions["chance"] > 0], folder / "errors.png", heading)
     rows = tables.conditions.merge(tables.facts, on="condition")
-    plots.by_effect(rows[rows["model"].isin(OVERLAID)], folder / "by_effect.png", title)
-    plots.reach(tables.split_half, reached(tables), chance, folder / "reach.png", title)
+    plots.by_effect(rows[rows["model"].isin(tables.models)], folder / "by_effect.png", heading)
+    plots.reach(tables.split_half, reached(tables), chance, tables.models, folder / "reach.png", heading)
 
 
 def ceilings_section(tables: Tables, pictures: str) -> list[str]:
@@ -97,7 +99,7 @@ def ceilings_section(tables: Tables, pictures: str) -> list[str]:
         for name, row in tables.metrics["split_half"].items()
     ]
     bound = tables.metrics.get("simulator_bound")
-    half = tables.split_half[tables.split_half["averaged"] == "half"]
+    half = tables.split_half[tables.split_half["cells_per_query"] == "half"]
     weak = half[half["exact_hit@1"] < 0.5].sort_values("exact_hit@1")["condition"]
     return [
         "## What could be reached",
@@ -126,13 +128,13 @@ def reached(tables: Tables) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a number of cells that some condition has query cells for: ``averaged`` (int), ``conditions``, and
-        exact_hit@1, the mean over these conditions: ``split half`` (of groups of reference cells), the bound of the
+        One row a number of cells that some condition has query cells for: ``cells_per_query`` (int), ``conditions``,
+        and exact_hit@1, the mean over these conditions: ``split half`` (of groups of reference cells), the bound of the
         simulator where there is one, and each model's, by its ranking in the headline and by the other it has,
         classifier or library.
     """
     headline = tables.calibration.set_index("model")["ranking"]
-    own = tables.averaged[tables.averaged["model"].isin([*OVERLAID, BOUND])].assign(
+    own = tables.cells_per_query[tables.cells_per_query["model"].isin([*tables.models, BOUND])].assign(
         series=lambda rows: [
             model
             if model == BOUND or ranking == headline[model]
@@ -140,14 +142,16 @@ def reached(tables: Tables) -> pd.DataFrame:
             for model, ranking in zip(rows["model"], rows["ranking"], strict=True)
         ]
     )
-    found = own.pivot_table(index=["averaged", "condition"], columns="series", values="exact_hit@1", sort=False)
-    half = tables.split_half.set_index(["averaged", "condition"])["exact_hit@1"].reindex(found.index)
+    found = own.pivot_table(index=["cells_per_query", "condition"], columns="series", values="exact_hit@1", sort=False)
+    half = tables.split_half.set_index(["cells_per_query", "condition"])["exact_hit@1"].reindex(found.index)
     found.insert(0, "split half", half)
-    by_size = found.groupby("averaged", sort=False)
+    by_size = found.groupby("cells_per_query", sort=False)
     table = by_size.mean().assign(conditions=by_size.size()).reset_index()
-    table["averaged"] = table["averaged"].astype(int)
+    table["cells_per_query"] = table["cells_per_query"].astype(int)
     ceilings = [name for name in ("split half", BOUND) if name in found]
-    return table[["averaged", "conditions", *ceilings, *found.columns.drop(ceilings)]].sort_values("averaged")
+    return table[["cells_per_query", "conditions", *ceilings, *found.columns.drop(ceilings)]].sort_values(
+        "cells_per_query"
+    )
 
 
 def _simulator(bound: Mapping[str, float]) -> str:
@@ -163,7 +167,7 @@ def _simulator(bound: Mapping[str, float]) -> str:
 
 def _beside(tables: Tables) -> list[str]:
     """Lay out how much of the ceilings each model reaches."""
-    rows = reached(tables).rename(columns={"averaged": "cells averaged"})
+    rows = reached(tables).rename(columns={"cells_per_query": "cells averaged"})
     ceiling = BOUND if BOUND in rows else "split half"
     models = rows.columns.drop(["cells averaged", "conditions", "split half", BOUND], errors="ignore")
     shares = rows[["cells averaged", "conditions", *models]].copy()
@@ -183,25 +187,26 @@ def _beside(tables: Tables) -> list[str]:
 
 def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
     """Which errors there are, and where."""
-    logreg = tables.conditions[tables.conditions["model"] == "logreg"].merge(tables.facts, on="condition")
-    first = tables.conditions[tables.conditions["model"] == "scgpt"]
-    hardest = first.merge(tables.facts, on="condition").sort_values(["exact_hit@1", "mrr"]).head(HARDEST)
+    logreg = tables.conditions[tables.conditions["model"] == REFERENCE_BASELINE].merge(tables.facts, on="condition")
+    encoder = tables.models[0]
+    of_encoder = tables.conditions[tables.conditions["model"] == encoder]
+    hardest = of_encoder.merge(tables.facts, on="condition").sort_values(["exact_hit@1", "mrr"]).head(HARDEST)
     shown = ["condition", "reference_cells", "e_distance", "queries", "exact_hit@1", "exact_hit@5", "graded_ndcg@5"]
-    reached = tables.split_half[tables.split_half["averaged"] == "half"].set_index("condition")["exact_hit@1"]
+    reached = tables.split_half[tables.split_half["cells_per_query"] == "half"].set_index("condition")["exact_hit@1"]
     return [
         "## Errors",
         "What first answers are to the truth, the first class that holds; profiles are similar where the cosine of "
         f"their differences from the mean condition is {similar} or more (docs/protocol.md). `chance` is of random "
         "answers; `enrichment`: how much more often than among random wrong answers.",
-        markdown(_classes(tables.confusions)),
+        markdown(_classes(tables.confusions, encoder)),
         _picture(pictures, "errors.png", "What the first answers are to the truth."),
         "All conditions and what each is taken for: `results/analysis/conditions.csv`, graded hits included.",
         "By group, each condition counting the same; effects (E-distance to control) and cells are divided at the "
         "median.",
-        markdown(_by_group(tables.groups)),
+        markdown(_by_group(tables.groups, tables.models)),
         _picture(pictures, "by_effect.png", "Each condition's exact_hit@1; the size of a dot is its reference cells."),
-        f"The {len(hardest)} conditions scGPT finds least often; the other mistake of each is that of its first seed, "
-        "`split half` that of all cells of a half:",
+        f"The {len(hardest)} conditions {title(encoder)} finds least often; the most frequent mistake is that of its "
+        "first seed, `split half` that of all cells of a half:",
         markdown(
             hardest[shown].assign(
                 queries=hardest["queries"].astype(int),
@@ -232,21 +237,21 @@ def confidence_section(tables: Tables, pictures: str) -> list[str]:
     ]
 
 
-def _classes(rows: pd.DataFrame) -> pd.DataFrame:
+def _classes(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
     shares = rows.pivot_table(index="class", columns="model", values="share", sort=False)
     chance = rows.groupby("class", sort=False)["chance"].first()
-    enrichment = rows[rows["model"] == "scgpt"].set_index("class")["enrichment"]
-    table = shares.assign(chance=chance, **{"enrichment (scgpt)": enrichment})
+    enrichment = rows[rows["model"] == encoder].set_index("class")["enrichment"]
+    table = shares.assign(chance=chance, **{f"enrichment ({encoder})": enrichment})
     return table[table["chance"] > 0].reset_index()
 
 
-def _by_group(rows: pd.DataFrame) -> pd.DataFrame:
-    own = rows[rows["model"].isin(OVERLAID)]
+def _by_group(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    of_models = rows[rows["model"].isin(models)]
     tables = [
-        own.pivot_table(index="group", columns="model", values=metric, sort=False).add_prefix(f"{metric} ")
+        of_models.pivot_table(index="group", columns="model", values=metric, sort=False).add_prefix(f"{metric} ")
         for metric in ("exact_hit@1", "graded_ndcg@5")
     ]
-    counts = own.groupby("group", sort=False)["conditions"].first().astype(int)
+    counts = of_models.groupby("group", sort=False)["conditions"].first().astype(int)
     return pd.concat([counts, *tables], axis=1).reset_index()
 
 

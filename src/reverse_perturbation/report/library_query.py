@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from reverse_perturbation.comparison.grid import INTERVALS, LIBRARY, choose
 from reverse_perturbation.config import Params
-from reverse_perturbation.report.tables import SIMULATED, markdown
-from reverse_perturbation.retrieval.grid import INTERVALS, LIBRARY, choose
+from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.tables import SIMULATED
 
 Row = Mapping[str, Any]
 WORDS = (
@@ -35,19 +36,19 @@ def library_query(rows: pd.DataFrame, params: Params) -> str:
         All of params.yaml.
     """
     of_space = rows[(rows["part"] == "query") & (rows["labels"] == params.labels)]
-    shown = of_space[of_space["queries"] > 0].sort_values("cells", kind="stable")
+    shown = of_space[of_space["queries"] > 0].sort_values("cells_per_query", kind="stable")
     parts = [
         "# Libraries and queries",
         SIMULATED if params.data.source == "simulated" else "",
-        f"{params.data.source} data, mask {params.mask}, {params.labels} labels, split seed {params.split.seed}. "
+        f"{params.data.name} data, mask {params.mask}, {params.labels} labels, split seed {params.split.seed}. "
         f"Models with training seeds are means over {len(params.seeds)}. In brackets 95 % intervals, bootstraps: "
         "single cells are drawn again within their condition; pseudo-bulks of one condition share cells, so whole "
         "conditions are.",
         "## Recommendation",
         "Each model's library with the highest mrr on validation, by a fit and a library that have not seen those "
-        f"cells, for one cell and for pseudo-bulks of {params.library_query.validation_cells}: most conditions have "
-        "few validation cells. Confirmed once on the query cells, by the final fit; `classifier` is the model's own "
-        "mrr on the same queries. Validation cannot tell a chosen library from the `others in its interval`.",
+        f"cells, for single cells and for pseudo-bulks of {params.library_query.validation_cells_per_query}: most "
+        "conditions have few validation cells. Confirmed once on the query cells, by the final fit; `classifier` is the "
+        "model's own mrr on the same queries. Validation cannot tell a chosen library from the `others in its interval`.",
         recommended(rows, params),
         markdown(chosen_table(rows, params.labels)),
         "## What the words mean",
@@ -72,11 +73,15 @@ def confirmation(rows: pd.DataFrame, labels: str) -> pd.DataFrame:
     One a model and size, ``single`` where it is one cell; ``classifier`` is the mrr of the model's own.
     """
     query = rows[(rows["part"] == "query") & (rows["labels"] == labels) & (rows["queries"] > 0)]
-    classifier = query[query["ranking"] == "classifier"].set_index(["model", "cells"])["mrr"].rename("classifier")
+    classifier = (
+        query[query["ranking"] == "classifier"].set_index(["model", "cells_per_query"])["mrr"].rename("classifier")
+    )
     chosen = choose(rows)
-    chosen = chosen.assign(single=chosen["cells"] == 1)[["model", *LIBRARY, "single"]]
-    found = query.assign(single=query["cells"] == 1).merge(chosen, on=list(chosen))
-    return found.join(classifier, on=["model", "cells"]).sort_values(["model", "cells"], kind="stable")
+    chosen = chosen.assign(single=chosen["cells_per_query"] == 1)[["model", *LIBRARY, "single"]]
+    found = query.assign(single=query["cells_per_query"] == 1).merge(chosen, on=list(chosen))
+    return found.join(classifier, on=["model", "cells_per_query"]).sort_values(
+        ["model", "cells_per_query"], kind="stable"
+    )
 
 
 def chosen_table(rows: pd.DataFrame, labels: str) -> list[dict[str, Any]]:
@@ -84,13 +89,13 @@ def chosen_table(rows: pd.DataFrame, labels: str) -> list[dict[str, Any]]:
     first = confirmation(rows, labels).drop_duplicates(["model", "single"])
     confirmed = {(row["model"], row["single"]): row for row in _dicts(first)}
     table = []
-    for row in _dicts(choose(rows).sort_values(["cells", "model"], kind="stable")):
-        query = confirmed.get((row["model"], row["cells"] == 1))
+    for row in _dicts(choose(rows).sort_values(["cells_per_query", "model"], kind="stable")):
+        query = confirmed.get((row["model"], row["cells_per_query"] == 1))
         table.append(
-            {"model": row["model"], "at hand": "one cell" if row["cells"] == 1 else "pseudo-bulk"}
+            {"model": row["model"], "queries": "single cells" if row["cells_per_query"] == 1 else "pseudo-bulks"}
             | {name: row[name] for name in LIBRARY}
             | {"validation mrr": _text(row, "mrr"), "others in its interval": _others(rows, row)}
-            | {"query cells averaged": str(query["cells"]) if query else "-"}
+            | {"cells per query": str(query["cells_per_query"]) if query else "-"}
             | {"query mrr": _text(query, "mrr") if query else "-"}
             | {"classifier": float(query["classifier"]) if query else None}
         )
@@ -101,12 +106,13 @@ def recommended(rows: pd.DataFrame, params: Params) -> str:
     """Say in words what to use, over all models: for each use what has the highest mrr on validation."""
     validation = rows[rows["part"] == "validation"].dropna(subset=["mrr"])
     lines = []
-    for use, cells in (("One cell at hand", 1), ("A pseudo-bulk at hand", params.library_query.validation_cells)):
-        of_use = validation[validation["cells"] == cells].sort_values("mrr", ascending=False, kind="stable")
+    sizes = {"Single-cell queries": 1, "Pseudo-bulk queries": params.library_query.validation_cells_per_query}
+    for use, cells in sizes.items():
+        of_use = validation[validation["cells_per_query"] == cells].sort_values("mrr", ascending=False, kind="stable")
         libraries = _dicts(of_use[of_use["ranking"] != "classifier"])
         classifiers = _dicts(of_use[of_use["ranking"] == "classifier"])
         if not libraries:
-            key = "library_query.validation_cells"
+            key = "library_query.validation_cells_per_query"
             lines.append(f"- **{use}**: no condition has {cells} validation cells to choose by; lower {key}.")
             continue
         best = libraries[0]
@@ -122,26 +128,30 @@ def recommended(rows: pd.DataFrame, params: Params) -> str:
 def _on_queries(rows: pd.DataFrame, best: Row, labels: str) -> str:
     """Say what the recommended library reached on the query cells, and with how many cells to ask."""
     found = confirmation(rows, labels)
-    found = found[(found["model"] == best["model"]) & (found["single"] == (best["cells"] == 1))]
+    found = found[(found["model"] == best["model"]) & (found["single"] == (best["cells_per_query"] == 1))]
     if found.empty:
         return " No condition has query cells enough to confirm it."
-    if best["cells"] == 1:
+    if best["cells_per_query"] == 1:
         return f" On the query cells: mrr {_text(_dicts(found)[0], 'mrr')}."
-    by_size = ", ".join(f"{row['mrr']:.3f} for {row['cells']}" for row in _dicts(found))
+    by_size = ", ".join(f"{row['mrr']:.3f} for {row['cells_per_query']}" for row in _dicts(found))
     rising = " Average all the cells there are." if found["mrr"].is_monotonic_increasing and len(found) > 1 else ""
     return f" On the query cells, by cells averaged: mrr {by_size}.{rising}"
 
 
 def _others(rows: pd.DataFrame, chosen: Row) -> str:
     """Count the libraries that validation cannot tell from the chosen one."""
-    same = (rows["model"] == chosen["model"]) & (rows["part"] == "validation") & (rows["cells"] == chosen["cells"])
+    same = (
+        (rows["model"] == chosen["model"])
+        & (rows["part"] == "validation")
+        & (rows["cells_per_query"] == chosen["cells_per_query"])
+    )
     mrr = rows.loc[same & (rows["ranking"] != "classifier"), "mrr"]
     return f"{(mrr >= chosen['mrr_low']).sum() - 1} of {len(mrr) - 1}"
 
 
 def _by_cells(confirmed: pd.DataFrame) -> list[dict[str, Any]]:
     return [
-        {name: row[name] for name in ("model", "cells", "queries")}
+        {name: row[name] for name in ("model", "cells_per_query", "queries")}
         | {"skipped": row["skipped_conditions"]}
         | _texts(row)
         | {"classifier mrr": float(row["classifier"])}
@@ -152,7 +162,7 @@ def _by_cells(confirmed: pd.DataFrame) -> list[dict[str, Any]]:
 def _grids(rows: pd.DataFrame) -> list[str]:
     """Lay out a table for each number of cells: a row a library, a column a model."""
     parts = []
-    for cells, of_size in rows.groupby("cells"):
+    for cells, of_size in rows.groupby("cells_per_query"):
         first = of_size.iloc[0]
         answered = f"{first['conditions'] - first['skipped_conditions']} of {first['conditions']} conditions"
         what = "One cell" if cells == 1 else f"Pseudo-bulks of {cells} cells"
@@ -165,8 +175,12 @@ def _grids(rows: pd.DataFrame) -> list[str]:
 
 def _sizes(rows: pd.DataFrame) -> str:
     """Say which sizes leave conditions out."""
-    sizes = _dicts(rows.drop_duplicates("cells").sort_values("cells"))
-    short = [f"{row['skipped_conditions']} have fewer than {row['cells']}" for row in sizes if row["cells"] > 1]
+    sizes = _dicts(rows.drop_duplicates("cells_per_query").sort_values("cells_per_query"))
+    short = [
+        f"{row['skipped_conditions']} have fewer than {row['cells_per_query']}"
+        for row in sizes
+        if row["cells_per_query"] > 1
+    ]
     return f"Of {sizes[0]['conditions']} conditions, by query cells: {', '.join(short)}; those have no such query."
 
 

@@ -1,7 +1,7 @@
 """The report's pictures, each drawn from rows that DVC can plot as well."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,12 +18,6 @@ from reverse_perturbation.storage import write_atomically
 mpl.use("Agg")
 MAX_LABELS = 60  # more condition names than this cannot be read on one axis
 FEWEST = 5  # conditions, below which their mean is not drawn
-COLOURS = {
-    "scgpt": "C0",
-    "fusion": "C1",
-    "logreg": "C2",
-    "pca": "C3",
-}  # as elsewhere
 
 
 def hit_curves(rows: pd.DataFrame, n_conditions: int, path: str | Path, title: str) -> None:
@@ -109,14 +103,17 @@ def by_effect(rows: pd.DataFrame, path: str | Path, title: str) -> None:
     _save(figure, path)
 
 
-def reach(rows: pd.DataFrame, beside: pd.DataFrame, chance: float, path: str | Path, title: str) -> None:
+def reach(
+    rows: pd.DataFrame, beside: pd.DataFrame, chance: float, models: Sequence[str], path: str | Path, title: str
+) -> None:
     """Draw how well half of the cells retrieves means of cells of the other half, and the models beside it.
 
-    Rows have condition, averaged, exact_hit@1; one thin line a condition, in bold the mean of those with cells enough.
-    ``beside`` has averaged, conditions, and a column of exact_hit@1 a curve, the ceilings among them.
+    Rows have condition, cells_per_query, exact_hit@1; one thin line a condition, in bold the mean of those with enough
+    cells.
+    ``beside`` has cells_per_query, conditions, and a column of exact_hit@1 a curve, the ceilings among them.
     """
     figure, axes = _figure(2, title, sharey=True)
-    numbered = rows[rows["averaged"] != "half"].assign(cells=lambda found: found["averaged"].astype(int))
+    numbered = rows[rows["cells_per_query"] != "half"].assign(cells=lambda found: found["cells_per_query"].astype(int))
     for _, found in numbered.groupby("condition"):
         axes[0].plot(found["cells"], found["exact_hit@1"], color="C0", alpha=0.15, linewidth=0.8)
     # The same conditions at each number of cells, or the mean would move with who is left.
@@ -129,9 +126,9 @@ def reach(rows: pd.DataFrame, beside: pd.DataFrame, chance: float, path: str | P
     _sizes(axes[0], {size: str(size) for size in sorted(set(numbered["cells"]))}, chance)
     axes[0].set(ylabel="exact_hit@1", title="split half", ylim=(-0.03, 1.03))
     axes[0].legend(frameon=False, fontsize=8)
-    shown = beside[beside["conditions"] >= min(FEWEST, beside["conditions"].max())].set_index("averaged")
+    shown = beside[beside["conditions"] >= min(FEWEST, beside["conditions"].max())].set_index("cells_per_query")
     for name in shown.columns.drop("conditions"):
-        colour, style = _curve(name)
+        colour, style = _curve(name, models)
         axes[1].plot(shown.index, shown[name], marker=".", label=name, color=colour, linestyle=style)
     _sizes(axes[1], {size: f"{size}\n({count})" for size, count in shown["conditions"].items()}, chance)
     axes[1].set(xlabel="cells averaged (conditions)", title="models, over the same conditions")
@@ -148,11 +145,11 @@ def _sizes(axis: Axes, ticks: Mapping[int, str], chance: float) -> None:
     axis.set_xlabel("cells averaged")
 
 
-def _curve(name: str) -> tuple[str, str]:
+def _curve(name: str, models: Sequence[str]) -> tuple[str, str]:
     """Return colour and style: ceilings are grey, a model's other ranking has its colour and is dashed."""
     model, _, other = name.partition(", ")
-    if model in COLOURS:
-        return COLOURS[model], "--" if other else "-"
+    if model in models:  # the same colours as in plots that draw the models in order
+        return f"C{models.index(model)}", "--" if other else "-"
     return "0.3", "-" if name == "split half" else "-."
 
 

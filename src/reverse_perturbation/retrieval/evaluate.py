@@ -1,4 +1,4 @@
-"""One evaluator for every model: outputs in, scores and metrics out; it does not know which model it judges."""
+"""One evaluator for every model: predictions in, scores out; it does not know which model it evaluates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +8,21 @@ import numpy as np
 from scipy.special import softmax
 
 from reverse_perturbation.conditions import LabelSpace, in_space
-from reverse_perturbation.config import Library, Query, QueryKind, Ranking
+from reverse_perturbation.config import Library, Params, Query, QueryKind, Ranking
+from reverse_perturbation.data.screen.contract import read_obs
+from reverse_perturbation.data.screen.masked_screen import read_split
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.metrics.rank import translate
 from reverse_perturbation.retrieval.library import LibraryRanker
-from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.retrieval.query import pseudobulk
-from reverse_perturbation.retrieval.rank import translate
 from reverse_perturbation.retrieval.transform import Transform
 from reverse_perturbation.storage import write_atomically
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How queries are ranked: by ``classifier`` or a kind of library, which queries, in which label space."""
+class QuerySetting:
+    """How queries are ranked: by ``classifier`` or by a kind of library; which queries; in which label space."""
 
     ranking: str
     query: QueryKind
@@ -85,12 +87,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Scores a model's outputs on the cells of one part, with libraries of others.
+    """Scores a model's predictions on the cells of one part, with libraries of others.
 
     Attributes
     ----------
-    cells
-        Ids, in the order of the outputs.
+    cell_ids
+        In the order of the predictions.
     legacy
         Legacy label of each cell.
     parts
@@ -106,7 +108,7 @@ class Evaluator:
         If a cell occurs twice: it could be a query and stand in the library.
     """
 
-    cells: np.ndarray
+    cell_ids: np.ndarray
     legacy: np.ndarray
     parts: np.ndarray
     fitted_space: LabelSpace
@@ -114,22 +116,51 @@ class Evaluator:
     query: Query
 
     def __post_init__(self) -> None:
-        unique, counts = np.unique(self.cells.astype(str), return_counts=True)
-        if len(unique) < len(self.cells):
+        unique, counts = np.unique(self.cell_ids.astype(str), return_counts=True)
+        if len(unique) < len(self.cell_ids):
             raise InputError(
                 f"split: cell {str(unique[counts > 1][0])!r} occurs more than once, so it could be a query and in the "
                 "library; run `dvc repro split`"
             )
 
-    def headline(self, outputs: Outputs, ranking: Ranking) -> Setting:
-        """Choose the setting of the headline: as asked for, where the model can."""
-        classify = outputs.log_proba is not None and (ranking == "classifier" or outputs.embedding is None)
-        return Setting("classifier" if classify else self.library.kind, self.query.kind, self.fitted_space)
+    @classmethod
+    def read(cls, cells: str | Path, split: str | Path, params: Params) -> "Evaluator":
+        """Read the cells of a split and their labels.
+
+        Parameters
+        ----------
+        cells, split
+            Files of the stages prepare and split.
+        params
+            All of params.yaml.
+
+        Raises
+        ------
+        InputError
+            If a cell of the split is not among the cells.
+        """
+        frame, obs = read_split(split), read_obs(cells)
+        unknown = frame.loc[~frame["cell"].isin(obs.index), "cell"]
+        if len(unknown):
+            raise InputError(f"{split}: cell {unknown.iloc[0]!r} is not in {cells}; run `dvc repro split`")
+        return cls(
+            cell_ids=frame["cell"].to_numpy(dtype=object),
+            legacy=obs.loc[frame["cell"], "condition"].astype(str).to_numpy(dtype=object),
+            parts=frame["part"].to_numpy(dtype=object),
+            fitted_space=params.labels,
+            library=params.library,
+            query=params.query,
+        )
+
+    def headline(self, predictions: Predictions, ranking: Ranking) -> QuerySetting:
+        """Return the setting of the headline: ``ranking`` where the model allows it."""
+        classify = predictions.log_proba is not None and (ranking == "classifier" or predictions.embedding is None)
+        return QuerySetting("classifier" if classify else self.library.kind, self.query.kind, self.fitted_space)
 
     def scores(
         self,
-        outputs: Outputs,
-        setting: Setting,
+        predictions: Predictions,
+        setting: QuerySetting,
         library_parts: tuple[str, ...] = ("reference", "validation"),
         query_part: str = "query",
     ) -> Scores:
@@ -141,52 +172,52 @@ class Evaluator:
         Raises
         ------
         InputError
-            If the outputs are not of these cells, or no condition has cells enough for a pseudo-bulk.
+            If the predictions are not of these cells, or no condition has cells enough for a pseudo-bulk.
         """
-        in_library = self.check(outputs, library_parts)
+        in_library = self.check(predictions, library_parts)
         groups, truth, names = self.queries(setting, query_part)
         if setting.ranking == "classifier":
-            return Scores(names, truth, *self.classify(outputs, groups, setting.labels, in_library))
-        assert outputs.embedding is not None
+            return Scores(names, truth, *self.classify(predictions, groups, setting.labels, in_library))
+        assert predictions.embedding is not None
         library = self.library.model_copy(update={"kind": setting.ranking})
-        transform = Transform.fit(library.embedding, outputs.embedding[in_library], outputs.control_mean)
+        transform = Transform.fit(library.embedding, predictions.embedding[in_library], predictions.control_mean)
         ranker = LibraryRanker(library).fit(
-            transform(outputs.embedding[in_library]), in_space(self.legacy, setting.labels)[in_library]
+            transform(predictions.embedding[in_library]), in_space(self.legacy, setting.labels)[in_library]
         )
-        return Scores(names, truth, ranker.conditions, ranker.scores(average(transform(outputs.embedding), groups)))
+        return Scores(names, truth, ranker.conditions, ranker.scores(average(transform(predictions.embedding), groups)))
 
-    def check(self, outputs: Outputs, library_parts: tuple[str, ...]) -> np.ndarray:
-        """Return the rows of the cells in some parts, once the outputs are known to be of these cells.
+    def check(self, predictions: Predictions, library_parts: tuple[str, ...]) -> np.ndarray:
+        """Return the rows of the cells in some parts, once the predictions are known to be of these cells.
 
         Raises
         ------
         InputError
             If they are not.
         """
-        if list(outputs.cells) != list(self.cells):
-            raise InputError("outputs are not of the cells of this split, in its order; run `dvc repro`")
+        if list(predictions.cell_ids) != list(self.cell_ids):
+            raise InputError("predictions are not of the cells of this split, in its order; run `dvc repro`")
         return np.flatnonzero(np.isin(self.parts, library_parts))
 
     def classify(
-        self, outputs: Outputs, groups: np.ndarray, labels: LabelSpace, in_library: np.ndarray
+        self, predictions: Predictions, groups: np.ndarray, labels: LabelSpace, in_library: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the conditions and their probabilities, float64 [n_queries, n_conditions], in a label space."""
-        assert outputs.log_proba is not None
-        assert outputs.conditions is not None
-        rows = average(outputs.log_proba, groups)
-        conditions = np.asarray(outputs.conditions, dtype=object)
+        assert predictions.log_proba is not None
+        assert predictions.conditions is not None
+        rows = average(predictions.log_proba, groups)
+        conditions = np.asarray(predictions.conditions, dtype=object)
         if labels != self.fitted_space:
             counts = dict(zip(*np.unique(self.legacy[in_library].astype(str), return_counts=True), strict=True))
             rows, conditions = translate(rows, conditions, counts, labels)
         return conditions, softmax(rows.astype(np.float64), axis=1)
 
-    def skipped(self, setting: Setting, query_part: str = "query") -> dict[str, int]:
+    def skipped(self, setting: QuerySetting, query_part: str = "query") -> dict[str, int]:
         """Return the conditions with too few cells for a query of this kind, and how many they have."""
         if setting.query == "cell":
             return {}
         return pseudobulk(in_space(self.legacy[self.parts == query_part], setting.labels), self.query).skipped
 
-    def queries(self, setting: Setting, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def queries(self, setting: QuerySetting, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the cells that are averaged for each query, int [n, cells], and the queries' labels and names.
 
         Raises
@@ -197,11 +228,12 @@ class Evaluator:
         rows = np.flatnonzero(self.parts == part)
         labels = in_space(self.legacy, setting.labels)[rows]
         if setting.query == "cell":
-            return rows[:, None], labels, self.cells[rows]
+            return rows[:, None], labels, self.cell_ids[rows]
         bulks = pseudobulk(labels, self.query)
         if not len(bulks.labels):
             raise InputError(
-                f"query.cells: no condition has {self.query.cells} query cells for a pseudo-bulk; lower it"
+                f"query.cells_per_query: no condition has {self.query.cells_per_query} query cells for a pseudo-bulk; "
+                "lower it"
             )
         numbered = np.array([f"{label}#{i}" for i, label in enumerate(bulks.labels)], dtype=object)
         return rows[bulks.groups], bulks.labels, numbered

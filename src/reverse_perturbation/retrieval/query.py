@@ -28,7 +28,7 @@ class Pseudobulk:
 
 
 def pseudobulk(labels: np.ndarray, config: Query) -> Pseudobulk:
-    """Draw ``config.draws`` groups of ``config.cells`` query cells from each condition, without repetition.
+    """Draw ``config.draws`` groups of ``config.cells_per_query`` query cells from each condition, without repetition.
 
     Draws of one condition may share cells, the more so the fewer it has: they are not independent queries.
     What is averaged over a group is an embedding, or log-probabilities of a classifier in the space it was
@@ -47,13 +47,13 @@ def pseudobulk(labels: np.ndarray, config: Query) -> Pseudobulk:
     skipped: dict[str, int] = {}
     for name in np.unique(labels):
         rows = np.flatnonzero(labels == name)
-        if len(rows) < config.cells:
+        if len(rows) < config.cells_per_query:
             skipped[str(name)] = len(rows)
             continue
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         rng = np.random.default_rng([config.seed, key])
-        groups += [rng.choice(rows, config.cells, replace=False) for _ in range(config.draws)]
+        groups += [rng.choice(rows, config.cells_per_query, replace=False) for _ in range(config.draws)]
         names += [str(name)] * config.draws
     return Pseudobulk(
-        np.array(groups, dtype=np.int64).reshape(-1, config.cells), np.array(names, dtype=object), skipped
+        np.array(groups, dtype=np.int64).reshape(-1, config.cells_per_query), np.array(names, dtype=object), skipped
     )

@@ -1,4 +1,4 @@
-"""Calibrate every model, sort its errors, and say what could be reached at all."""
+"""Calibrate every model, classify its errors, and estimate what could be reached."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,57 +9,61 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reverse_perturbation.analysis import averaged, calibration, ceilings, effects, errors
+from reverse_perturbation.analysis import calibration, ceilings, cells_per_query, effects, errors
 from reverse_perturbation.analysis.agreement import agreement
 from reverse_perturbation.analysis.oracle import Oracle
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Analysis, Params
-from reverse_perturbation.data.screen import CONTROL_PART, Screen, load_screen
-from reverse_perturbation.data.simulate import Truth
-from reverse_perturbation.data.vocab import load_aliases
-from reverse_perturbation.models.pca import Pca
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
-from reverse_perturbation.retrieval import metrics
-from reverse_perturbation.retrieval.evaluate import Evaluator, Scores, Setting
-from reverse_perturbation.retrieval.outputs import Outputs
-from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.stages.evaluator import evaluator_of
-from reverse_perturbation.stages.screen import SCREEN, screen_of
+from reverse_perturbation.data.screen.genes import load_aliases
+from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen, load_masked_screen
+from reverse_perturbation.metrics import registry
+from reverse_perturbation.models.baselines.pca import Pca
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
+from reverse_perturbation.prepare.simulate import Truth
+from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores
+from reverse_perturbation.retrieval.predictions import Predictions
+from reverse_perturbation.runs import FITS, all_runs
+from reverse_perturbation.stages.arguments import SCREEN, parser, run
 from reverse_perturbation.storage import write_json, write_text
 
 LIBRARY = ("reference", "validation")
-BOUNDED = ("exact_hit@1", "exact_hit@5", "mrr", "ndcg@5")
 
 
 def analyse(args: argparse.Namespace, params: Params) -> None:
     """Write the tables and the few figures that stand among the metrics."""
-    screen = screen_of(args, params, controls=True)
+    screen = load_masked_screen(
+        args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes, controls=True
+    )
     embedding = Pca.load(Path(args.pca) / "final").embed(screen.log1p())
     facts, similarity = describe(screen, embedding)
-    evaluator = evaluator_of(args.cells, args.split, params)
-    files = {f"{model}-{seed}": f"{model}-{seed}" for model in params.models for seed in params.seeds}
-    files |= {f"{name}-{params.split.seed}": name for name in args.baselines}
+    evaluator = Evaluator.read(args.cells, args.split, params)
+    runs = [each for of_model in all_runs(params).values() for each in of_model]
     tables: dict[str, list[pd.DataFrame]] = {}
-    for name, model in files.items():
-        found = Scores.load(Path(args.scores) / f"{name}.npz")
-        of_run = of_answers(evaluator, Path(args.outputs) / model, found, params)
-        of_run |= errors.tables(found, facts, similarity, params.analysis.similar)
+    for each in runs:
+        scores = Scores.load(each.scores(args.scores))
+        predictions = [Predictions.load(each.predictions(args.predictions, fit)) for fit in FITS]
+        of_run = tables_of_run(evaluator, predictions, scores, params)
+        of_run |= errors.tables(scores, facts, similarity, params.analysis.similar)
         for table, rows in of_run.items():
-            tables.setdefault(table, []).append(rows.assign(run=name))
+            tables.setdefault(table, []).append(rows.assign(model=each.model, seed=each.seed))
     bound: dict[str, Any] = {}
     if params.data.source == "simulated":
         bound, of_bound = simulator_bound(args, params, evaluator)
-        tables["averaged"].append(of_bound.assign(run=averaged.BOUND))
+        tables["cells_per_query"].append(of_bound.assign(model=cells_per_query.BOUND, seed=None))
     written = {name: pd.concat(of_runs, ignore_index=True) for name, of_runs in tables.items()}
+    for rows in written.values():
+        rows["seed"] = rows["seed"].astype("Int64")
+    calibrated = written["calibration"].set_index(pd.Index([each.name for each in runs]))
     written |= {"facts": facts, "split_half": reachable(screen, embedding, params.analysis)}
     for name, content in written.items():
         text = content.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_text(Path(args.tables) / f"{name}.csv", text)
-    write_json(args.metrics, summary(written, twin_cap(evaluator.legacy, evaluator.parts)) | bound)
-    print(f"analysis: {len(files)} runs, {len(facts)} conditions, tables in {args.tables}")
+    cap = twin_cap(evaluator.legacy, evaluator.parts)
+    write_json(args.metrics, summary(calibrated, written["split_half"], cap) | bound)
+    print(f"analysis: {len(runs)} runs, {len(facts)} conditions, tables in {args.tables}")
 
 
-def describe(screen: Screen, embedding: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+def describe(screen: MaskedScreen, embedding: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
     """Return what is known of each condition from its reference cells, and how alike the profiles are.
 
     Returns
@@ -86,32 +90,39 @@ def describe(screen: Screen, embedding: np.ndarray) -> tuple[pd.DataFrame, np.nd
     return facts, effects.similarity(effects.mean_profiles(cells, labels, conditions))
 
 
-def reachable(screen: Screen, embedding: np.ndarray, config: Analysis) -> pd.DataFrame:
+def reachable(screen: MaskedScreen, embedding: np.ndarray, config: Analysis) -> pd.DataFrame:
     """Halve the library's cells and let one half retrieve the other."""
     rows = screen.rows(*LIBRARY)
     return ceilings.split_half(
-        embedding[rows], screen.conditions[rows], config.averaged, draws=config.draws, seed=config.seed
+        embedding[rows], screen.conditions[rows], config.cells_per_query, draws=config.draws, seed=config.seed
     )
 
 
-def of_answers(evaluator: Evaluator, outputs: Path, found: Scores, params: Params) -> dict[str, pd.DataFrame]:
-    """Judge the confidence of a run's answers, and ask it about more and more cells."""
-    selection, final = (Outputs.load(outputs / f"{fit}.npz") for fit in ("selection", "final"))
+def tables_of_run(
+    evaluator: Evaluator, predictions: Sequence[Predictions], scores: Scores, params: Params
+) -> dict[str, pd.DataFrame]:
+    """Evaluate a run's confidence, and its scores for averages of more and more cells."""
+    selection, final = predictions
     setting = evaluator.headline(selection, params.evaluate.ranking)
-    held_out = evaluator.scores(selection, replace(setting, query="cell"), ("reference",), "validation")
-    tables = calibration.tables(found, held_out, setting.ranking, params.analysis)
+    validation = evaluator.scores(selection, replace(setting, query="cell"), ("reference",), "validation")
+    tables = calibration.tables(scores, validation, setting.ranking, params.analysis)
     if final.embedding is not None:
-        votes = calibration.measures(found, {"agreement": agreement(evaluator, final, setting, found)})
+        votes = calibration.measures(scores, {"agreement": agreement(evaluator, final, setting, scores)})
         tables["confidence"] = pd.concat([tables["confidence"], votes])
-    return tables | {"averaged": of_sizes(evaluator, final, params.analysis)}
+    return tables | {"cells_per_query": by_cells_per_query(evaluator, final, params.analysis)}
 
 
-def of_sizes(evaluator: Evaluator, outputs: Outputs, config: Analysis) -> pd.DataFrame:
-    """Ask a model about more and more cells, by its classifier and by the section library, where it has them."""
-    rankings = ["classifier"] if outputs.log_proba is not None else []
-    rankings += [evaluator.library.kind] if outputs.embedding is not None else []
+def by_cells_per_query(evaluator: Evaluator, predictions: Predictions, config: Analysis) -> pd.DataFrame:
+    """Score averages of more and more cells by the classifier and by the section library, where the model has them."""
+    rankings = ["classifier"] if predictions.log_proba is not None else []
+    rankings += [evaluator.library.kind] if predictions.embedding is not None else []
     tables = [
-        averaged.by_size(evaluator, config.averaged, ranking, lambda sized, setting: sized.scores(outputs, setting))
+        cells_per_query.by_size(
+            evaluator,
+            config.cells_per_query,
+            ranking,
+            lambda sized, setting: sized.scores(predictions, setting),
+        )
         for ranking in rankings
     ]
     return pd.concat(tables, ignore_index=True)
@@ -120,39 +131,37 @@ def of_sizes(evaluator: Evaluator, outputs: Outputs, config: Analysis) -> pd.Dat
 def simulator_bound(
     args: argparse.Namespace, params: Params, evaluator: Evaluator
 ) -> tuple[dict[str, dict[str, float]], pd.DataFrame]:
-    """Return what no model can be expected to surpass on the headline's queries, and by number of cells."""
+    """Return the best expected metrics of any model on the headline's queries, and by number of cells."""
     data = params.data
     truth = Truth.draw(pd.read_csv(data.path), data.simulated, list(default_vocabulary()), load_aliases())
     oracle = Oracle.of(
-        truth, load_screen(args.cells, args.split, args.genes, mask=params.mask, genes="all"), params.mask
+        truth, load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes="all"), params.mask
     )
-    headline = oracle.scores(evaluator, Setting("posterior", params.query.kind, params.labels))
-    found = metrics.compute(headline.scores, headline.labels, headline.conditions)
-    rows = averaged.by_size(
+    headline = oracle.scores(evaluator, QuerySetting("posterior", params.query.kind, params.labels))
+    values = registry.compute(headline.scores, headline.labels, headline.conditions)
+    rows = cells_per_query.by_size(
         evaluator,
-        params.analysis.averaged,
+        params.analysis.cells_per_query,
         "posterior",
         lambda sized, setting: oracle.scores(sized, setting, equal=True),
     )
-    return {"simulator_bound": {name: found[name] for name in BOUNDED}}, rows
+    return {"simulator_bound": {name: values[name] for name in registry.shown_in("summary")}}, rows
 
 
 def twin_cap(legacy: np.ndarray, parts: np.ndarray) -> dict[str, float]:
-    """Measure one who knows every query's perturbation, in the legacy label space."""
+    """Return the metrics of a model that knows every query's perturbation, in the legacy label space."""
     library = legacy[np.isin(parts, LIBRARY)].astype(str)
     conditions = np.unique(library).astype(object)
     labels = legacy[parts == "query"]
     scores = ceilings.twin_scores(labels, conditions, library)
-    found = metrics.compute(scores, labels, conditions)
-    return {name: found[name] for name in ("exact_hit@1", "exact_hit@5", "macro_hit@1", "mrr", "ndcg@5")}
+    values = registry.compute(scores, labels, conditions)
+    return {name: values[name] for name in registry.shown_in("summary")}
 
 
-def summary(tables: dict[str, pd.DataFrame], cap: dict[str, float]) -> dict[str, Any]:
+def summary(calibrated: pd.DataFrame, split_half: pd.DataFrame, cap: dict[str, float]) -> dict[str, Any]:
     """Choose what stands among the metrics."""
-    calibrated = tables["calibration"].set_index("run")
-    reach = tables["split_half"]
-    overall = reach.groupby("averaged", sort=False)[["exact_hit@1", "mrr"]].mean()
-    counted = reach.groupby("averaged").size().to_dict()
+    by_size = split_half.groupby("cells_per_query", sort=False)[["exact_hit@1", "mrr"]]
+    counted = split_half.groupby("cells_per_query").size().to_dict()
     return {
         "calibration": {
             name: {key: float(row[key]) for key in ("temperature", "ece_before", "ece_after", "ece_if_calibrated")}
@@ -161,7 +170,7 @@ def summary(tables: dict[str, pd.DataFrame], cap: dict[str, float]) -> dict[str,
         "twin_cap_of_legacy_labels": cap,
         "split_half": {
             name: {key: float(value) for key, value in row.items()} | {"conditions": int(counted[name])}
-            for name, row in overall.to_dict("index").items()
+            for name, row in by_size.mean().to_dict("index").items()
         },
     }
 
@@ -170,9 +179,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, *SCREEN)
     arguments.add_argument("--pca", required=True, help="folder of the fitted principal components")
-    arguments.add_argument("--outputs", required=True, help="folder of the models' outputs")
+    arguments.add_argument("--predictions", required=True, help="folder of all predictions")
     arguments.add_argument("--scores", required=True, help="folder of the score files")
-    arguments.add_argument("--baselines", required=True, nargs="+", help="names of the baselines")
     arguments.add_argument("--tables", required=True, help="folder for the tables, .csv")
     arguments.add_argument("--metrics", required=True, help="where to write the few figures among the metrics, .json")
     run(analyse, arguments, argv)

@@ -1,8 +1,9 @@
-"""What the command lines of the stages have in common."""
+"""The command line that stages share."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from reverse_perturbation.config import Params, load_params
 from reverse_perturbation.errors import InputError
@@ -10,7 +11,18 @@ from reverse_perturbation.errors import InputError
 PATHS = {
     "--cells": "prepared cells, .h5ad",
     "--split": "split of the cells, .csv",
-    "--genes": "genes and their scGPT tokens, .csv",
+    "--genes": "genes and their tokens, .csv",
+}
+
+
+SCREEN = ("--cells", "--split", "--genes")
+TRAINING = {
+    "--checkpoint": "foundation model to start from, a folder",
+    "--seed": "training seed",
+    "--model": "folder for the trained weights",
+    "--cache": "folder for the output of frozen layers",
+    "--resume": "folder for the state of interrupted training",
+    "--curves": "folder for the training curves",
 }
 
 
@@ -21,6 +33,18 @@ def parser(description: str | None, *inputs: str) -> argparse.ArgumentParser:
     for name in inputs:
         result.add_argument(name, required=True, help=PATHS[name])
     return result
+
+
+def add_training(arguments: argparse.ArgumentParser) -> None:
+    """Add the arguments of a stage that trains a foundation model."""
+    for name, meaning in TRAINING.items():
+        arguments.add_argument(name, required=True, type=int if name == "--seed" else str, help=meaning)
+
+
+def training_settings(params: Params) -> dict[str, Any]:
+    """Return the parameters that decide the course of training, for the name of its resume folder."""
+    sections = {"mask", "models", "precision", "finetune", "fusion", params.encoder}
+    return params.model_dump(include=sections) | {"genes": params.data.genes}
 
 
 def run(

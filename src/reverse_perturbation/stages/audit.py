@@ -5,25 +5,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reverse_perturbation.config import Params
-from reverse_perturbation.data.audit import audit
-from reverse_perturbation.data.contract import read_cells
-from reverse_perturbation.report.data_audit import data_audit
+from reverse_perturbation.data.screen.contract import read_cells
+from reverse_perturbation.prepare.audit import audit
+from reverse_perturbation.report.audit import audit_page
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
 
 
 def write_audit(args: argparse.Namespace, _: Params) -> None:
     """Write metrics, plot rows and report."""
-    found = audit(read_cells(args.cells))
-    for name, rows in found.plots.items():
+    audited = audit(read_cells(args.cells))
+    for name, rows in audited.plots.items():
         text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_text(Path(args.plots) / f"{name}.csv", text)
-    write_text(args.report, data_audit(found.metrics))
-    write_json(args.metrics, found.metrics)
-    size, genes = found.metrics["library_size"], found.metrics["expressed_genes"]
+    write_text(args.report, audit_page(audited.metrics))
+    write_json(args.metrics, audited.metrics)
+    size, genes = audited.metrics["library_size"], audited.metrics["expressed_genes"]
     print(
         f"audit: {size['p50']:,.0f} UMIs and {genes['p50']:,.0f} expressed genes in the median cell, "
-        f"{found.metrics['binning']['tied_share']:.1%} of the non-zero values tied -> {args.report}"
+        f"{audited.metrics['binning']['tied_share']:.1%} of the non-zero values tied -> {args.report}"
     )
 
 

@@ -1,74 +1,74 @@
-"""Rank the conditions for every query and measure how well, for models of one training seed or without."""
+"""Rank the conditions for every query and compute the metrics of one model, with its training seed where it has one."""
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import reverse_perturbation.metrics
+import reverse_perturbation.retrieval
 from reverse_perturbation.config import Params
-from reverse_perturbation.retrieval import metrics
+from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Evaluator
-from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.predictions import Predictions
+from reverse_perturbation.runs import FITS, Run
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.stages.evaluator import evaluator_of
-from reverse_perturbation.storage import read_json, sha256, write_json
+from reverse_perturbation.storage import read_json, sha256, source_sha256, write_json
+
+VALIDATED = registry.shown_in("brief")
 
 
 def evaluate(args: argparse.Namespace, params: Params) -> None:
-    """Write the headline metrics and scores of every model asked for."""
-    evaluator = evaluator_of(args.cells, args.split, params)
-    shared = _provenance(args, params)
-    for model in args.models:
-        # A baseline has no training seed; its files carry the split's.
-        name = model if args.seed is None else f"{model}-{args.seed}"
-        file = f"{model}-{params.split.seed if args.seed is None else args.seed}"
-        outputs = {fit: Outputs.load(Path(args.outputs) / name / f"{fit}.npz") for fit in ("selection", "final")}
-        setting = evaluator.headline(outputs["final"], params.evaluate.ranking)
-        scores = evaluator.scores(outputs["final"], setting)
-        skipped = evaluator.skipped(setting)
-        found = metrics.compute(scores.scores, scores.labels, scores.conditions)
-        trained = read_json(Path(args.trained) / name / "config.json") if args.trained else {}
-        write_json(
-            Path(args.metrics) / f"{file}.json",
-            found
-            | {
-                "validation": _validation(outputs["selection"], evaluator, params),
-                "chance": metrics.chance(scores.labels, scores.conditions),
-                "provenance": {"model": model}
-                | shared
-                | {"trainable_parameters": trained.get("trainable_parameters")}
-                | {"screen_sha256": outputs["final"].screen_sha256}
-                | asdict(setting)
-                | {
-                    "queries": len(scores.labels),
-                    "conditions": len(scores.conditions),
-                    "skipped_conditions": len(skipped),
-                },
-            },
-        )
-        scores.save(Path(args.scores) / f"{file}.npz")
+    """Write the headline metrics and the scores behind them."""
+    model = Run(args.model, args.seed)
+    evaluator = Evaluator.read(args.cells, args.split, params)
+    predictions = {fit: Predictions.load(model.predictions(args.predictions, fit)) for fit in FITS}
+    setting = evaluator.headline(predictions["final"], params.evaluate.ranking)
+    scores = evaluator.scores(predictions["final"], setting)
+    skipped = evaluator.skipped(setting)
+    values = registry.compute(scores.scores, scores.labels, scores.conditions)
+    trained = read_json(model.weights(args.trained) / "config.json") if args.trained else {}
+    provenance = (
+        {"model": args.model}
+        | _provenance(args, params)
+        | {"trainable_parameters": trained.get("trainable_parameters")}
+        | {"screen_sha256": predictions["final"].screen_sha256}
+        | asdict(setting)
+        | {"queries": len(scores.labels), "conditions": len(scores.conditions), "skipped_conditions": len(skipped)}
+    )
+    write_json(
+        model.metrics(args.metrics),
+        values
+        | {
+            "validation": _validation(predictions["selection"], evaluator, params),
+            "chance": registry.chance(scores.labels, scores.conditions),
+            "provenance": provenance,
+        },
+    )
+    scores.save(model.scores(args.scores))
+    print(
+        f"evaluate: {args.model} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
+        f"{values['exact_hit@1']:.3f}, mrr {values['mrr']:.3f} on {len(scores.labels):,} queries"
+    )
+    if skipped:
         print(
-            f"evaluate: {model} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
-            f"{found['exact_hit@1']:.3f}, mrr {found['mrr']:.3f} on {len(scores.labels):,} queries"
+            f"evaluate: {len(skipped)} conditions have fewer than {params.query.cells_per_query} query cells and are "
+            "left out"
         )
-        if skipped:
-            few = f"{len(skipped)} conditions have fewer than {params.query.cells} query cells"
-            print(f"evaluate: {few} and are left out")
 
 
-def _validation(outputs: Outputs, evaluator: Evaluator, params: Params) -> dict[str, float]:
-    """Measure the fit that has not seen the validation cells on them; always single cells."""
-    setting = replace(evaluator.headline(outputs, params.evaluate.ranking), query="cell")
-    scores = evaluator.scores(outputs, setting, ("reference",), "validation")
-    found = metrics.compute(scores.scores, scores.labels, scores.conditions)
-    return {name: found[name] for name in ("exact_hit@1", "mrr")}
+def _validation(predictions: Predictions, evaluator: Evaluator, params: Params) -> dict[str, float]:
+    """Evaluate the fit that has not seen the validation cells on them; always single cells."""
+    setting = replace(evaluator.headline(predictions, params.evaluate.ranking), query="cell")
+    scores = evaluator.scores(predictions, setting, ("reference",), "validation")
+    values = registry.compute(scores.scores, scores.labels, scores.conditions)
+    return {name: values[name] for name in VALIDATED}
 
 
 def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
-    """Return what is the same for all models of a call."""
     return {
         "source": params.data.source,
+        "data": params.data.name,
         "data_sha256": sha256(args.cells),
         "split_sha256": sha256(args.split),
         "checkpoint_sha256": sha256(args.checkpoint) if args.checkpoint else None,
@@ -79,26 +79,22 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
         "training_seed": args.seed,
         "library": params.library.model_dump(),
         "query_draws": params.query.model_dump(exclude={"kind"}),
-        "evaluator_sha256": _evaluator_sha256(),
+        "evaluator_sha256": source_sha256(
+            Path(package.__path__[0]) for package in (reverse_perturbation.metrics, reverse_perturbation.retrieval)
+        ),
     }
-
-
-def _evaluator_sha256() -> str:
-    """Hash the code that ranks and measures."""
-    files = sorted(Path(metrics.__file__).parent.glob("*.py"))
-    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, "--cells", "--split")
-    arguments.add_argument("--models", required=True, nargs="+", help="names of the models")
-    arguments.add_argument("--seed", type=int, help="training seed, where there is one")
-    arguments.add_argument("--checkpoint", help="scGPT folder the models were trained from")
-    arguments.add_argument("--trained", help="folder of the trained models, where there are some")
-    arguments.add_argument("--outputs", required=True, help="folder of the models' outputs")
-    arguments.add_argument("--metrics", required=True, help="folder for the headline metrics, .json")
-    arguments.add_argument("--scores", required=True, help="folder for the headline's scores, .npz")
+    arguments.add_argument("--model", required=True, help="name of the model")
+    arguments.add_argument("--seed", type=int, help="training seed, where the model has one")
+    arguments.add_argument("--checkpoint", help="folder of the foundation model, where it was trained from one")
+    arguments.add_argument("--trained", help="folder of the trained models, where it was trained")
+    arguments.add_argument("--predictions", required=True, help="folder of all predictions")
+    arguments.add_argument("--metrics", required=True, help="folder for the metrics, .json")
+    arguments.add_argument("--scores", required=True, help="folder for the scores, .npz")
     run(evaluate, arguments, argv)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tune scGPT beside the tuned logistic regression with one seed, as the stage finetune does alone.
+"""Fine-tune a foundation model beside the tuned logistic regression, with one seed.
 
 Each fit starts from the logistic regression that was fitted on the same cells: the selection fit's has not seen the
 validation cells.
@@ -9,57 +9,58 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reverse_perturbation.config import Params
-from reverse_perturbation.data.screen import Screen
-from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
-from reverse_perturbation.models.scgpt.classifier import save_classifier
-from reverse_perturbation.models.scgpt.fusion import FusionClassifier, LinearPart, TokensAndExpression
-from reverse_perturbation.models.scgpt.inputs import readable_tokens, tokenizer_of
-from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.stages.device import make_accelerator
-from reverse_perturbation.stages.finetune import Fit, fit_twice, resumable, training_arguments
-from reverse_perturbation.stages.screen import SCREEN, screen_of
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen, load_masked_screen
+from reverse_perturbation.models.device import make_accelerator
+from reverse_perturbation.models.encoder import load_encoder
+from reverse_perturbation.models.finetune.network.classifier import save_classifier
+from reverse_perturbation.models.finetune.training.fit_twice import Fit, fit_twice
+from reverse_perturbation.models.finetune.training.resume import resume_folder
+from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression
+from reverse_perturbation.runs import FITS
+from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, run, training_settings
 
 
 def fuse(args: argparse.Namespace, params: Params) -> None:
     """Write the trained weights of both fits, and the training curves."""
     config = params.finetune
-    screen = screen_of(args, params)
+    screen = load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes)
     conditions, genes = screen.classes(), list(screen.genes)
-    fits: tuple[Fit, Fit] = ("selection", "final")
-    starts = {fit: LinearPart.load(Path(args.logreg) / fit, genes, conditions, args.cells) for fit in fits}
-    checkpoint = load_checkpoint(args.checkpoint)
-    tokenize = tokenizer_of(screen, checkpoint, params.scgpt)
-    token_ids = readable_tokens(screen, checkpoint.vocabulary)
+    starts = {fit: LinearPart.load(Path(args.logreg) / fit, genes, conditions, args.cells) for fit in FITS}
+    checkpoint = load_encoder(params.encoder).load_checkpoint(args.checkpoint)
+    token_ids, tokenize = checkpoint.token_ids(screen), checkpoint.tokenizer(screen, params)
 
-    def join(cells: Screen) -> TokensAndExpression:
+    def join(cells: MaskedScreen) -> TokensAndExpression:
         return TokensAndExpression.join(tokenize(cells), cells.log1p())
 
-    def fresh(fit: Fit) -> FusionClassifier:
-        return FusionClassifier(checkpoint.model, token_ids, starts[fit], config, params.fusion)
+    def make_model(fit: Fit) -> FusionClassifier:
+        return FusionClassifier(checkpoint.backbone, token_ids, starts[fit], config, params.fusion)
 
-    about = {"fusion": params.fusion.model_dump(), "genes": genes}
-    with resumable(args, params, "logreg") as states:
+    files = {name: getattr(args, name) for name in ("cells", "split", "genes", "checkpoint", "logreg")}
+    with resume_folder(args.resume, files, training_settings(params) | {"seed": args.seed}) as states:
         accelerator = make_accelerator(params.precision)
-        trained = fit_twice(
-            "fuse",
-            fresh,
+        fits = fit_twice(
+            make_model,
             screen,
             join,
-            checkpoint,
             config,
             accelerator,
-            args=args,
+            stage="fuse",
+            seed=args.seed,
+            checkpoint_sha256=checkpoint.sha256,
+            cache=Path(args.cache),
             states=states,
+            curves=Path(args.curves),
             include_untrained=True,
         )
         if accelerator.is_main_process:
-            save_classifier(args.model, trained, conditions, checkpoint, config, **about)
+            about = {"fusion": params.fusion.model_dump(), "genes": genes}
+            save_classifier(args.model, fits, conditions, checkpoint, config, **about)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, *SCREEN)
-    training_arguments(arguments)
+    add_training(arguments)
     arguments.add_argument("--logreg", required=True, help="folder of the fitted logistic regression's two fits")
     run(fuse, arguments, argv)
 

@@ -2,61 +2,56 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
+from reverse_perturbation.comparison.grid import grid, table
 from reverse_perturbation.config import Params
 from reverse_perturbation.report.library_query import library_query as write_report
 from reverse_perturbation.retrieval.evaluate import Evaluator
-from reverse_perturbation.retrieval.grid import grid, table
-from reverse_perturbation.retrieval.outputs import Outputs
+from reverse_perturbation.retrieval.predictions import Predictions
+from reverse_perturbation.runs import FITS, Run, all_runs
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.stages.evaluator import evaluator_of
 from reverse_perturbation.storage import write_text
 
 
 def library_query(args: argparse.Namespace, params: Params) -> None:
     """Write the grid and the report."""
-    evaluator = evaluator_of(args.cells, args.split, params)
-    runs = {model: [f"{model}-{seed}" for seed in params.seeds] for model in params.models}
-    runs |= {name: [name] for name in args.baselines}
-    found = [
-        _of_model([Path(args.outputs) / name for name in names], evaluator, params).assign(model=model)
-        for model, names in runs.items()
-    ]
-    rows = pd.concat(found, ignore_index=True).round(4)  # so that who reads the file chooses as is chosen here
+    evaluator = Evaluator.read(args.cells, args.split, params)
+    runs = all_runs(params)
+    tables = [_grid_of_model(of_model, args.predictions, evaluator, params) for of_model in runs.values()]
+    rows = pd.concat([of_model.assign(model=model) for model, of_model in zip(runs, tables, strict=True)])
+    rows = rows.reset_index(drop=True).round(4)  # whoever reads the file chooses by the same numbers
     rows = rows[["model", *rows.columns.drop("model")]]
     write_text(args.grid, rows.to_csv(index=False, lineterminator="\n"))
     write_text(args.report, write_report(rows, params))
     print(f"library_query: {len(rows):,} settings of {len(runs)} models in {args.grid}; the choice in {args.report}")
 
 
-def _of_model(folders: list[Path], evaluator: Evaluator, params: Params) -> pd.DataFrame:
-    """Ask the selection fits about validation, libraries of reference cells, and the final fits about the query."""
+def _grid_of_model(runs: list[Run], folder: str, evaluator: Evaluator, params: Params) -> pd.DataFrame:
+    """Evaluate the selection fits on validation, with libraries of reference cells, and the final fits on the query."""
     config = params.library_query
-    held_out, asked = [], []
-    for folder in folders:
-        selection = Outputs.load(folder / "selection.npz")
+    validation, query = [], []
+    for each in runs:
+        selection, final = (Predictions.load(each.predictions(folder, fit)) for fit in FITS)
         of_validation = grid(
             evaluator,
             selection,
-            [config.validation_cells],
+            [config.validation_cells_per_query],
             library_parts=("reference",),
             query_part="validation",
             spaces=[params.labels],
         )
-        held_out.append(list(of_validation))
-        asked.append(list(grid(evaluator, Outputs.load(folder / "final.npz"), config.cells)))
-    parts = {"validation": held_out, "query": asked}
+        validation.append(list(of_validation))
+        query.append(list(grid(evaluator, final, config.cells_per_query)))
+    parts = {"validation": validation, "query": query}
     return pd.concat([table(of_seeds, config).assign(part=part) for part, of_seeds in parts.items()])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, "--cells", "--split")
-    arguments.add_argument("--outputs", required=True, help="folder of the models' outputs")
-    arguments.add_argument("--baselines", required=True, nargs="+", help="names of the baselines")
+    arguments.add_argument("--predictions", required=True, help="folder of all predictions")
     arguments.add_argument("--grid", required=True, help="where to write every setting, .csv")
     arguments.add_argument("--report", required=True, help="where to write the report, .md")
     run(library_query, arguments, argv)

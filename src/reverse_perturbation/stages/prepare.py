@@ -1,4 +1,4 @@
-"""Simulate a screen or read the user's file, check it, and write the cells every later stage reads."""
+"""Simulate a screen or read the user's file, check it, and write the prepared cells."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,16 +6,18 @@ from collections.abc import Sequence
 import pandas as pd
 
 from reverse_perturbation.config import Params
-from reverse_perturbation.data.contract import read_source, write_cells
-from reverse_perturbation.data.simulate import simulate
-from reverse_perturbation.data.vocab import load_aliases
+from reverse_perturbation.data.screen.contract import write_cells
+from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
+from reverse_perturbation.prepare.h5ad import read_source
+from reverse_perturbation.prepare.simulate import simulate
 from reverse_perturbation.stages.arguments import parser, run
 
 
 def prepare(args: argparse.Namespace, params: Params) -> None:
     """Write the prepared cells."""
+    params.check_baselines()
     data = params.data
     if data.source == "simulated":
         try:
@@ -25,14 +27,14 @@ def prepare(args: argparse.Namespace, params: Params) -> None:
                 f"data.path: {data.path} is not a table of conditions (CSV); "
                 "for an .h5ad file set data.source=h5ad as well"
             ) from None
-        cells = simulate(table, data.simulated, list(default_vocabulary()), load_aliases())
+        adata = simulate(table, data.simulated, list(default_vocabulary()), load_aliases())
     else:
-        cells = read_source(data.path)
-    write_cells(args.output, cells)
-    controls = int(cells.obs["control"].sum())
+        adata = read_source(data.path)
+    write_cells(args.output, adata)
+    controls = int(adata.obs["control"].sum())
     print(
-        f"prepare: {cells.n_obs:,} cells x {cells.n_vars:,} genes from {data.source} data, {controls:,} control "
-        f"cells, {cells.obs['condition'].nunique() - 1} perturbed conditions -> {args.output}"
+        f"prepare: {adata.n_obs:,} cells x {adata.n_vars:,} genes from {data.source} data, {controls:,} control "
+        f"cells, {adata.obs['condition'].nunique() - 1} perturbed conditions -> {args.output}"
     )
 
 

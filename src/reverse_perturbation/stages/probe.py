@@ -1,38 +1,38 @@
-"""Ask the leak probes under every mask."""
+"""Fit the leak probes under every mask."""
 
 import argparse
 from collections.abc import Sequence
 from typing import get_args
 
+from reverse_perturbation.analysis.probe import leaks, probe_mask
 from reverse_perturbation.config import Mask, Params
-from reverse_perturbation.data.contract import read_cells
-from reverse_perturbation.data.screen import read_split
+from reverse_perturbation.data.screen.contract import read_cells
+from reverse_perturbation.data.screen.masked_screen import read_split
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.probes import leaks, probe
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import sha256, write_json
 
 
-def probes(args: argparse.Namespace, params: Params) -> None:
-    """Write what the probes find."""
-    cells, frame = read_cells(args.cells), read_split(args.split)
-    places = cells.obs_names.get_indexer(frame["cell"])
+def probe(args: argparse.Namespace, params: Params) -> None:
+    """Write the metrics of every probe."""
+    adata, frame = read_cells(args.cells), read_split(args.split)
+    places = adata.obs_names.get_indexer(frame["cell"])
     if (places < 0).any():
         raise InputError(f"{args.split}: holds cells that are not in {args.cells}; run `dvc repro split`")
     labels, parts = frame["condition"].to_numpy(dtype=object), frame["part"].to_numpy(dtype=object)
     masks: tuple[Mask, ...] = get_args(Mask)
-    found = {mask: probe(cells, places, labels, parts, mask) for mask in masks}
-    leaking = leaks(found)
+    metrics = {mask: probe_mask(adata, places, labels, parts, mask) for mask in masks}
+    leaking = leaks(metrics)
     provenance = {"data_sha256": sha256(args.cells), "split_sha256": sha256(args.split), "labels": params.labels}
-    write_json(args.metrics, {"masks": found, "leaks": leaking, "provenance": provenance})
+    write_json(args.metrics, {"masks": metrics, "leaks": leaking, "provenance": provenance})
     print(f"probe: LEAK, above chance although masked: {', '.join(leaking)}" if leaking else "probe: no leak found")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, "--cells", "--split")
-    arguments.add_argument("--metrics", required=True, help="where to write what they find, .json")
-    run(probes, arguments, argv)
+    arguments.add_argument("--metrics", required=True, help="where to write their metrics, .json")
+    run(probe, arguments, argv)
 
 
 if __name__ == "__main__":

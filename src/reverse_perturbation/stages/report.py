@@ -9,80 +9,89 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reverse_perturbation.comparison.compare import Result
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.metrics.confidence import coverage_curve
+from reverse_perturbation.metrics.registry import hit_curve, per_query
 from reverse_perturbation.report import analysis, plots
-from reverse_perturbation.report.probes import cells_section, probes_section
+from reverse_perturbation.report.probe import cells_section, probe_section
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
-from reverse_perturbation.retrieval.compare import Run
-from reverse_perturbation.retrieval.confidence import coverage_curve
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.retrieval.metrics import hit_curve, per_query
+from reverse_perturbation.runs import REFERENCE_BASELINE, all_runs, describe_baselines, plotted, trained_runs
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import read_json, write_text
 
 
 def report(args: argparse.Namespace, params: Params) -> None:
     """Write everything a reader looks at."""
-    trained = [f"{model}-{seed}" for model in params.models for seed in params.seeds]
-    names = trained + [f"{name}-{params.split.seed}" for name in args.baselines]
-    loaded = {name: Run.load(name, args.metrics, args.scores) for name in names}
-    runs = {name: run.metrics for name, run in loaded.items()}
-    scores = {name: run.scores for name, run in loaded.items()}
+    runs = [each for of_model in all_runs(params).values() for each in of_model]
+    results = {each: Result.load(each, args.metrics, args.scores) for each in runs}
+    scores = {each: result.scores for each, result in results.items()}
+    models = plotted(params.models)
     grid = _read_grid(Path(args.grid))
     comparison = _read(args.metrics, "comparison", "compare")
-    tables = analysis.Tables.load(args.analysis, _read(args.metrics, "analysis", "analysis"))
+    tables = analysis.Tables.load(args.analysis, _read(args.metrics, "analysis", "analysis"), models)
     title = slice_of(comparison["provenance"])
     folder = Path(args.plots)
 
     hits = pd.concat(
-        hit_curve(found.scores, found.labels, found.conditions).assign(model=name) for name, found in scores.items()
+        hit_curve(of_run.scores, of_run.labels, of_run.conditions).assign(model=each.name)
+        for each, of_run in scores.items()
     )
     coverage = pd.concat(
-        coverage_curve(found.scores, per_query("exact_hit@1", found.scores, found.labels, found.conditions)).assign(
-            model=name
+        coverage_curve(of_run.scores, per_query("exact_hit@1", of_run.scores, of_run.labels, of_run.conditions)).assign(
+            run=each.name, model=each.model
         )
-        for name, found in scores.items()
+        for each, of_run in scores.items()
     )
     write_text(folder / "hit_at_k.csv", hits.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    write_text(folder / "coverage.csv", coverage.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    answered = {name: _answers(scores[name]) for name in (names[0], f"logreg-{params.split.seed}")}
-    write_text(folder / "confusion.csv", answered[names[0]].to_csv(index=False, lineterminator="\n"))
+    rows = coverage.drop(columns="model").rename(columns={"run": "model"})
+    write_text(folder / "coverage.csv", rows.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    first, logreg = runs[0], all_runs(params)[REFERENCE_BASELINE][0]
+    predicted = {each.name: _predicted(scores[each]) for each in (first, logreg)}
+    write_text(folder / "confusion.csv", predicted[first.name].to_csv(index=False, lineterminator="\n"))
 
-    plots.hit_curves(hits, len(scores[names[0]].conditions), folder / "hit_at_k.png", title)
-    plots.coverage_curves(_overlaid(coverage), folder / "coverage.png", title)
-    conditions = sorted(scores[names[0]].conditions)
-    shares = {name: _shares(frame, conditions) for name, frame in answered.items()}
+    conditions = sorted(scores[first].conditions)
+    plots.hit_curves(hits, len(conditions), folder / "hit_at_k.png", title)
+    mean = coverage.groupby(["model", "coverage"], sort=False)["accuracy"].mean().reset_index()
+    plots.coverage_curves(mean[mean["model"].isin(models)], folder / "coverage.png", title)
+    shares = {name: _shares(frame, conditions) for name, frame in predicted.items()}
     plots.confusion(shares, folder / "confusion.png", title)
-    curves = {name: _curves(Path(args.training) / name) for name in trained}
+    curves = {
+        each.name: _curves(each.curves(args.training))
+        for of_model in trained_runs(params).values()
+        for each in of_model
+    }
     write_text(folder / "training.csv", _losses(curves).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
     analysis.draw(tables, 1 / len(conditions), folder, title)
     pictures = Path(os.path.relpath(folder, Path(args.output).parent)).as_posix()
-    text = write_report(comparison, runs, grid, tables, params.analysis.similar, pictures)
+    text = write_report(
+        comparison,
+        [result.metrics for result in results.values()],
+        describe_baselines(params),
+        grid,
+        tables,
+        params.analysis.similar,
+        pictures,
+    )
     cells = cells_section(_read(args.metrics, "split", "split"))
-    probes = probes_section(_read(args.metrics, "probes", "probe"))
-    write_text(args.output, f"{text}\n{cells}\n\n{probes}")
+    probe = probe_section(_read(args.metrics, "probe", "probe"))
+    write_text(args.output, f"{text}\n{cells}\n\n{probe}")
     print(f"report: {args.output}")
 
 
-def _answers(scores: Scores) -> pd.DataFrame:
+def _predicted(scores: Scores) -> pd.DataFrame:
     first = scores.conditions[np.argmax(scores.scores, axis=1)]
     return pd.DataFrame({"actual": scores.labels, "predicted": first})
 
 
-def _shares(answers: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
-    """Lay the answers out over all conditions, so that the tables of several models can stand side by side."""
-    table = pd.crosstab(answers["actual"], answers["predicted"], normalize="index")
+def _shares(predicted: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
+    """Return the share of each prediction by true condition, over all conditions, so that models can be compared."""
+    table = pd.crosstab(predicted["actual"], predicted["predicted"], normalize="index")
     return table.reindex(index=conditions, columns=conditions, fill_value=0.0)
-
-
-def _overlaid(coverage: pd.DataFrame) -> pd.DataFrame:
-    """Average the curves of a model over its training seeds and keep those that are compared."""
-    model = coverage["model"].str.rsplit("-", n=1).str[0]
-    mean = coverage.assign(model=model).groupby(["model", "coverage"], sort=False)["accuracy"].mean().reset_index()
-    return mean[mean["model"].isin(analysis.OVERLAID)]
 
 
 def _read(folder: str, name: str, stage: str) -> dict[str, Any]:
@@ -124,7 +133,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--grid", required=True, help="every library and query of every model, .csv")
     arguments.add_argument("--analysis", required=True, help="folder of the tables of the stage analysis")
     arguments.add_argument("--training", required=True, help="folder of the training curves")
-    arguments.add_argument("--baselines", required=True, nargs="+", help="names of the baselines")
     arguments.add_argument("--plots", required=True, help="folder for pictures and plot rows")
     arguments.add_argument("--output", required=True, help="where to write the report, .md")
     run(report, arguments, argv)

@@ -4,27 +4,27 @@ import argparse
 from collections.abc import Sequence
 
 from reverse_perturbation.config import Params
-from reverse_perturbation.data.contract import read_cells
-from reverse_perturbation.data.duplicates import duplicate_shares
+from reverse_perturbation.data.screen.contract import read_cells
 from reverse_perturbation.data.split import PARTS, split_cells
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.prepare.duplicates import duplicate_shares
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
 
 
 def split(args: argparse.Namespace, params: Params) -> None:
     """Write the split as CSV."""
-    cells = read_cells(args.cells)
-    frame = split_cells(cells.obs, label_space=params.labels, **params.split.model_dump(exclude={"max_duplicates"}))
-    rows = cells.obs_names.get_indexer(frame["cell"])
-    duplicated = duplicate_shares(cells.layers["counts"][rows], frame["part"].to_numpy(dtype=object))
-    share = duplicated["query"]
+    adata = read_cells(args.cells)
+    frame = split_cells(adata.obs, label_space=params.labels, **params.split.model_dump(exclude={"max_duplicates"}))
+    rows = adata.obs_names.get_indexer(frame["cell"])
+    shares = duplicate_shares(adata.layers["counts"][rows], frame["part"].to_numpy(dtype=object))
+    share = shares["query"]
     if share > params.split.max_duplicates:
         raise InputError(
             f"{args.cells}: {share:.1%} of the query cells have exactly the counts of a reference or validation cell, "
             f"split.max_duplicates allows {params.split.max_duplicates:.1%}; remove the copies or raise it"
         )
-    legacy = cells.obs.loc[~cells.obs["control"].astype(bool), "condition"].astype(str)
+    legacy = adata.obs.loc[~adata.obs["control"].astype(bool), "condition"].astype(str)
     taken = legacy.index.isin(frame["cell"])
     write_json(
         args.metrics,
@@ -34,7 +34,7 @@ def split(args: argparse.Namespace, params: Params) -> None:
             "conditions": int(frame["condition"].nunique()),
             "legacy_conditions_left_out": int(legacy.nunique() - legacy[taken].nunique()),
             "duplicated_queries": share,
-            "duplicated_validation": duplicated["validation"],
+            "duplicated_validation": shares["validation"],
         },
     )
     write_text(args.output, frame.to_csv(index=False, lineterminator="\n"))

@@ -1,29 +1,27 @@
-"""Find each gene's token in scGPT's vocabulary, and say how much of the screen that covers."""
+"""Find each gene's token in the foundation model's vocabulary, and how much of the screen that covers."""
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Params
-from reverse_perturbation.data.contract import read_cells
-from reverse_perturbation.data.vocab import coverage, load_aliases, map_genes
+from reverse_perturbation.data.screen.contract import read_cells
+from reverse_perturbation.data.screen.genes import coverage, load_aliases, map_genes
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary, read_vocabulary
+from reverse_perturbation.models.encoder import load_encoder
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
 
 
 def vocab_map(args: argparse.Namespace, params: Params) -> None:
     """Write the map and its coverage."""
-    cells = read_cells(args.cells)
-    folder = params.scgpt.checkpoint
-    vocabulary = default_vocabulary() if folder is None else read_vocabulary(Path(folder))
-    mapped = map_genes(cells.var_names, vocabulary, load_aliases())
-    targets = set().union(*(genes_of(label) for label in cells.obs["condition"].astype(str).unique()))
-    umis = np.asarray(cells.layers["counts"].sum(axis=0, dtype=np.float64)).ravel()
+    adata = read_cells(args.cells)
+    vocabulary = load_encoder(params.encoder).read_vocabulary(params)
+    mapped = map_genes(adata.var_names, vocabulary, load_aliases())
+    targets = set().union(*(genes_of(label) for label in adata.obs["condition"].astype(str).unique()))
+    umis = np.asarray(adata.layers["counts"].sum(axis=0, dtype=np.float64)).ravel()
     try:
         found = coverage(mapped, map_genes(sorted(targets), vocabulary, load_aliases()), umis)
     except InputError as error:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scgpt.model import TransformerModel
 
-from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone, encode, set_dropout
-from reverse_perturbation.models.scgpt.checkpoint import load_checkpoint
-from reverse_perturbation.models.scgpt.tokens import Batch, Tokens
+from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, build_backbone, encode, set_dropout
+from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
+from reverse_perturbation.models.scgpt.encoder.tokenize import Batch, Tokens
 
 VOCABULARY = {f"G{i}": i for i in range(20)} | {"<pad>": 20, "<cls>": 21}
 ARGS = {"nlayers": 3, "nheads": 4, "embsize": 32, "d_hid": 48, "dropout": 0.3, "MVC": True}

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt import checkpoint as module
-from reverse_perturbation.models.scgpt.backbone import Architecture, build_backbone, encode
-from reverse_perturbation.models.scgpt.checkpoint import _tensors, load_checkpoint, save_checkpoint
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, build_backbone, encode
+from reverse_perturbation.models.scgpt.encoder.checkpoint import _tensors, load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 
 # From the official name of a tensor to its name in other layouts.
 OTHERS = {

@@ -1,4 +1,4 @@
-"""A small scGPT trained in domain, which stands in where the official checkpoint is not at hand.
+"""The checkpoint that fine-tuning starts from: the user's own, or a small scGPT trained in domain.
 
 The task is scGPT's own (Cui et al., Nat. Methods 2024): some of a cell's values are hidden behind
 ``mask_value`` and predicted, once from the genes' output tokens (gene expression prediction) and once from the
@@ -7,6 +7,7 @@ The task is scGPT's own (Cui et al., Nat. Methods 2024): some of a cell's values
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,15 +15,61 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import AdamW
 
-from reverse_perturbation.config import Pretrain, ValueInput
-from reverse_perturbation.models.scgpt.backbone import Architecture
-from reverse_perturbation.models.scgpt.samplers import random_batches
-from reverse_perturbation.models.scgpt.schedule import make_schedule
-from reverse_perturbation.models.scgpt.tokens import Batch, Tokens
-from reverse_perturbation.models.scgpt.vocabulary import SPECIAL_TOKENS
+from reverse_perturbation.config import Params, Pretrain, ValueInput
+from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen
+from reverse_perturbation.models.device import compute_device
+from reverse_perturbation.models.encoder.batches import random_batches
+from reverse_perturbation.models.encoder.tokens import Batch, Tokens
+from reverse_perturbation.models.finetune.training.schedule import make_schedule
+from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
+from reverse_perturbation.models.scgpt.encoder.checkpoint import ScgptCheckpoint, load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.vocabulary import SPECIAL_TOKENS
 
 WARMUP_FRACTION = 0.05
 CLIP_NORM = 1.0
+
+
+def provide(params: Params, load: Callable[[], MaskedScreen], folder: str | Path) -> None:
+    """Write a folder in the official layout: ``scgpt.checkpoint``, or a small model trained on this screen.
+
+    Parameters
+    ----------
+    params
+        All of params.yaml.
+    load
+        Reads the screen with its control cells; not called where a checkpoint is given.
+    folder
+        Where to write.
+    """
+    if params.scgpt.checkpoint is not None:
+        given = load_checkpoint(params.scgpt.checkpoint)
+        print(f"pretrain: nothing to train, {params.scgpt.checkpoint} is given: {given.report}")
+        save_checkpoint(folder, given.backbone, given.vocabulary, given.architecture)
+        return
+    screen = load()
+    architecture = small_architecture(params.pretrain, params.scgpt.value_input)
+    vocabulary = small_vocabulary(screen.tokens)
+    torch.manual_seed(params.pretrain.seed)
+    model = ScgptBackbone(architecture, vocabulary)
+    rows = screen.rows("reference", CONTROL_PART)
+    untrained = ScgptCheckpoint(model, vocabulary, architecture, None)
+    tokens = untrained.tokenizer(screen, params)(screen).take(rows)
+    print(
+        f"pretrain: {sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} reference and control "
+        f"cells, {tokens.lengths.mean():.0f} tokens a cell",
+        flush=True,
+    )
+    pretrain(
+        model,
+        tokens,
+        architecture,
+        params.pretrain,
+        device=compute_device(),
+        on_epoch=lambda epoch, loss: print(
+            f"pretrain: epoch {epoch}/{params.pretrain.epochs}, mean squared error {loss:.3f}", flush=True
+        ),
+    )
+    save_checkpoint(folder, model.cpu(), vocabulary, architecture)
 
 
 def small_architecture(config: Pretrain, value_input: ValueInput) -> Architecture:
@@ -71,7 +118,7 @@ def pretrain(
     Parameters
     ----------
     model
-        Of :func:`backbone.build_backbone`.
+        Freshly initialised.
     tokens
         Of the cells to learn from: reference and control.
     architecture
@@ -84,7 +131,7 @@ def pretrain(
         Called with the epoch's number and its mean squared error, on the scale of the values fed in.
     """
     torch.manual_seed(config.seed)
-    order = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(config.seed)
     hide = torch.Generator().manual_seed(config.seed)
     model.to(device).train()
     n_cells = len(tokens.lengths)
@@ -92,7 +139,7 @@ def pretrain(
     schedule = make_schedule(optimizer, math.ceil(n_cells / config.batch_size) * config.epochs, WARMUP_FRACTION)
     for epoch in range(1, config.epochs + 1):
         total = 0.0
-        for batch in random_batches(np.arange(n_cells), tokens.lengths, config.batch_size, order):
+        for batch in random_batches(np.arange(n_cells), tokens.lengths, config.batch_size, rng):
             cells = tokens.batch(batch)
             hidden = (torch.rand(cells.values.shape, generator=hide) < config.mask_fraction) & ~cells.padding
             hidden[:, 0] = False

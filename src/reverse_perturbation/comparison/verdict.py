@@ -1,0 +1,88 @@
+"""The verdict: print the comparison, name each missed target, and exit with 1 where there is one."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reverse_perturbation.metrics.registry import shown_in
+from reverse_perturbation.runs import REFERENCE_BASELINE, gap_prefix, title
+from reverse_perturbation.storage import read_json
+
+SHOWN = shown_in("summary")
+
+
+def meaning(target: str, encoder: str) -> str:
+    """Say in words what a target asks for."""
+    name = title(encoder)
+    return {
+        "exact_hit@1": f"{name} exact_hit@1",
+        "mrr": f"{name} mrr",
+        "mrr_of_logreg": f"{name} mrr within the allowed share of logreg's",
+        "ndcg@5_of_logreg": f"{name} ndcg@5 within the allowed share of logreg's",
+        "seeds": "training seeds",
+    }[target]
+
+
+def missed_targets(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the targets that are missed, in words."""
+    encoder = comparison["provenance"]["models"][0]
+    return [meaning(name, encoder) for name, target in comparison["targets"].items() if not target["passed"]]
+
+
+def lines(comparison: Mapping[str, Any]) -> list[str]:
+    """Lay out the comparison and the targets as text."""
+    about = comparison["provenance"]
+    models, baselines = about["models"], about["baselines"]
+    text = [
+        f"{about['data']} data, mask {about['mask']}, {about['labels']} labels, "
+        f"{about['queries']:,} {about['query']} queries, {about['conditions']} conditions, "
+        f"split seed {about['split_seed']}, training seeds {', '.join(map(str, about['training_seeds']))}",
+        f"{'model':<16}" + "".join(f"{name:>14}" for name in SHOWN),
+    ]
+    text += [
+        f"{model:<16}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN)
+        for model in [*models, *baselines]
+    ]
+    for model in models:
+        prefix = gap_prefix(model, models[0])
+        gap = comparison[f"{prefix}gap"]
+        text.append(f"{f'{model}-{REFERENCE_BASELINE}':<16}" + "".join(f"{gap[name]:>+14.3f}" for name in SHOWN))
+        for name, interval in comparison[f"{prefix}interval"].items():
+            text.append(f"  95 % interval of this gap in {name}: {interval['low']:+.3f} to {interval['high']:+.3f}")
+    for name, target in comparison["targets"].items():
+        verdict = "passed" if target["passed"] else "MISSED"
+        found, needed = (number(target[key]) for key in ("found", "needed"))
+        text.append(f"{verdict}  {meaning(name, models[0])}: {found}, needed {needed}")
+    return text
+
+
+def number(value: float) -> str:
+    """Write a count as an integer and anything else with three decimals."""
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the verdict; return 0 when every target is met, 1 when one is missed, 2 without a readable comparison."""
+    parser = argparse.ArgumentParser(prog="reverse-perturbation check", description=__doc__)
+    parser.add_argument("--comparison", default="metrics/comparison.json", help="written by the stage compare")
+    path = Path(parser.parse_args(argv).comparison)
+    if not path.exists():
+        print(f"error: {path}: no such file; run `dvc repro` first", file=sys.stderr)
+        return 2
+    try:
+        comparison = read_json(path)
+        text, missed = lines(comparison), missed_targets(comparison)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # An uncaught exception would exit with 1, which means a missed target.
+        print(f"error: {path}: not a comparison; run `dvc repro compare` to make it again", file=sys.stderr)
+        return 2
+    print("\n".join(text))
+    if missed:
+        print(f"{len(missed)} of {len(comparison['targets'])} targets missed: {'; '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

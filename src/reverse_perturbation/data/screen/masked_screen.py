@@ -1,0 +1,175 @@
+"""The masked screen: the input of every model, assembled in one place so that all see the same."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from reverse_perturbation.config import GeneSet, Mask
+from reverse_perturbation.data.screen.contract import read_cells
+from reverse_perturbation.data.screen.mask import apply_mask
+from reverse_perturbation.data.screen.normalize import log1p_cp10k
+from reverse_perturbation.errors import InputError
+
+CONTROL_PART = "control"
+
+
+@dataclass(frozen=True)
+class MaskedScreen:
+    """Masked counts of the cells of a split, in its order.
+
+    Attributes
+    ----------
+    cell_ids
+        Object array of str.
+    conditions
+        Labels in the label space of the split, object array of str.
+    parts
+        ``reference``, ``validation``, ``query``, and ``control`` where control cells were asked for.
+    counts
+        CSR float32, cells x genes, masked.
+    totals
+        float32, library sizes after the mask.
+    genes
+        Gene names, object array of str.
+    tokens
+        The symbol of each gene in the foundation model's vocabulary, empty where it has none.
+    """
+
+    cell_ids: np.ndarray
+    conditions: np.ndarray
+    parts: np.ndarray
+    counts: sp.csr_matrix
+    totals: np.ndarray
+    genes: np.ndarray
+    tokens: np.ndarray
+
+    def rows(self, *parts: str) -> np.ndarray:
+        """Return the row numbers of the cells in some parts."""
+        return np.flatnonzero(np.isin(self.parts, parts))
+
+    def classes(self) -> list[str]:
+        """Return the conditions, each once, in the order of every model's classes."""
+        return sorted(set(self.conditions.astype(str)))
+
+    def log1p(self) -> sp.csr_matrix:
+        """Return log1p of counts per ten thousand, CSR float32."""
+        return log1p_cp10k(self.counts, self.totals)
+
+
+def load_masked_screen(
+    cells: str | Path,
+    split: str | Path,
+    vocabulary_map: str | Path,
+    *,
+    mask: Mask,
+    genes: GeneSet,
+    controls: bool = False,
+) -> MaskedScreen:
+    """Read prepared cells, mask all of them, and take those of the split.
+
+    Parameters
+    ----------
+    cells, split, vocabulary_map
+        Written by the stages prepare, split and vocab_map.
+    mask
+        Applied before anything else.
+    genes
+        ``vocab`` keeps the genes that have a token; library sizes stay those of all genes.
+    controls
+        Append the control cells.
+
+    Raises
+    ------
+    InputError
+        If the files do not belong together.
+    """
+    data = read_cells(cells)
+    frame = read_split(split)
+    places = data.obs_names.get_indexer(frame["cell"])
+    if (places < 0).any():
+        raise InputError(
+            f"{split}: cell {frame['cell'].iloc[int(np.argmin(places))]!r} is not in {cells}; run `dvc repro split`"
+        )
+    mapped = _read_table(vocabulary_map, ["gene", "token"], "vocab_map")
+    if list(mapped["gene"]) != list(data.var_names):
+        raise InputError(f"{vocabulary_map}: its genes are not those of {cells}; run `dvc repro vocab_map`")
+    masked = apply_mask(data, mask)
+    conditions, parts = frame["condition"].to_numpy(dtype=object), frame["part"].to_numpy(dtype=object)
+    if controls:
+        control = np.flatnonzero(data.obs["control"].to_numpy(dtype=bool))
+        places = np.concatenate([places, control])
+        conditions = np.concatenate([conditions, data.obs["condition"].astype(str).to_numpy(dtype=object)[control]])
+        parts = np.concatenate([parts, np.full(len(control), CONTROL_PART, dtype=object)])
+    tokens = mapped["token"].to_numpy(dtype=object)
+    kept = np.flatnonzero(tokens != "") if genes == "vocab" else np.arange(len(tokens))
+    return MaskedScreen(
+        cell_ids=data.obs_names.to_numpy(dtype=object)[places],
+        conditions=conditions,
+        parts=parts,
+        counts=masked.counts[places][:, kept],
+        totals=masked.totals[places],
+        genes=data.var_names.to_numpy(dtype=object)[kept],
+        tokens=tokens[kept],
+    )
+
+
+def read_split(path: str | Path) -> pd.DataFrame:
+    """Read the frame written by the stage split: columns cell, condition, part."""
+    frame = _read_table(path, ["cell", "condition", "part"], "split")
+    if not frame["cell"].is_unique:
+        twice = frame["cell"][frame["cell"].duplicated()].iloc[0]
+        raise InputError(f"{path}: cell {twice!r} occurs twice; run `dvc repro split`")
+    return frame
+
+
+def _read_table(path: str | Path, columns: list[str], stage: str) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run `dvc repro {stage}`") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a table ({error}); run `dvc repro {stage}`") from None
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise InputError(f"{path}: columns {', '.join(missing)} are missing; run `dvc repro {stage}`")
+    return frame
+
+
+def fingerprint(screen: MaskedScreen) -> str:
+    """Return the hexadecimal sha256 of the cells, their conditions and parts, the genes, the masked counts and totals.
+
+    Whatever differs in mask, genes, split or data makes it another one; the order of cells and genes counts too.
+    """
+    digest = hashlib.sha256()
+    for names in (screen.cell_ids, screen.conditions, screen.parts, screen.genes):
+        digest.update("\0".join(names.astype(str)).encode() + b"\1")
+    counts = screen.counts.sorted_indices()
+    for array, kind in (
+        (counts.indptr, np.int64),
+        (counts.indices, np.int64),
+        (counts.data, np.float64),
+        (screen.totals, np.float64),
+    ):
+        digest.update(np.ascontiguousarray(array, dtype=kind).data)
+    return digest.hexdigest()
+
+
+def separate_controls(screen: MaskedScreen) -> tuple[MaskedScreen, MaskedScreen]:
+    """Divide a screen loaded with its control cells: the cells of the split, in its order, and the control cells."""
+    control = screen.parts == CONTROL_PART
+    return _take(screen, ~control), _take(screen, control)
+
+
+def _take(screen: MaskedScreen, rows: np.ndarray) -> MaskedScreen:
+    return replace(
+        screen,
+        cell_ids=screen.cell_ids[rows],
+        conditions=screen.conditions[rows],
+        parts=screen.parts[rows],
+        counts=screen.counts[rows],
+        totals=screen.totals[rows],
+    )

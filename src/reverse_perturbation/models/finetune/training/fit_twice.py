@@ -1,0 +1,144 @@
+"""Two fits of one model: the selection fit chooses the epoch on validation, the final fit repeats it on more cells."""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from dvclive import Live
+
+from reverse_perturbation.config import Finetune
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen
+from reverse_perturbation.models.encoder.interface import Tokenizer
+from reverse_perturbation.models.finetune.inference.cache import cached
+from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
+from reverse_perturbation.models.finetune.training.augmentation import resampler
+from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch
+from reverse_perturbation.models.finetune.training.train import TrainingData, fit
+
+Fit = Literal["selection", "final"]
+
+
+def fit_twice(
+    make_model: Callable[[Fit], EncoderClassifier],
+    screen: MaskedScreen,
+    tokenize: Tokenizer,
+    config: Finetune,
+    accelerator: Accelerator,
+    *,
+    stage: str,
+    seed: int,
+    checkpoint_sha256: str,
+    cache: Path,
+    states: Path,
+    curves: Path,
+    include_untrained: bool = False,
+) -> dict[str, EncoderClassifier]:
+    """Fit on the reference cells, choosing the epoch on validation, then on both for as many epochs.
+
+    Parameters
+    ----------
+    make_model
+        Makes the model that a fit starts from.
+    screen
+        All cells of the split.
+    tokenize
+        Turns the screen, or one of synthetic cells, into tokens.
+    config
+        Section ``finetune``.
+    accelerator
+        Where to compute. Of several processes only the first writes and reports.
+    stage
+        Name of the stage in the printed progress and in the names of state files.
+    seed
+        Of the weights that no checkpoint holds and of the order of cells.
+    checkpoint_sha256
+        Hash of the checkpoint the models start from.
+    cache
+        Folder for the output of frozen layers.
+    states
+        Folder for the training state of each fit.
+    curves
+        Folder for the training curves of the selection fit.
+    include_untrained
+        Let the untrained model take part in the choice of the epoch.
+
+    Returns
+    -------
+    dict
+        ``selection`` and ``final``; without ``config.refit`` they are the same.
+    """
+
+    def seeded(fit_name: Fit) -> EncoderClassifier:
+        torch.manual_seed(seed)
+        return make_model(fit_name)
+
+    reference, validation = screen.rows("reference"), screen.rows("validation")
+    conditions, targets = np.unique(screen.conditions.astype(str), return_inverse=True)
+    selection = seeded("selection")
+    trained = ", ".join(f"{count:,} in the {part}" for part, count in selection.trainable_parameters().items())
+    accelerator.print(f"{stage}: {config.adaptation.mode}, seed {seed}; trainable parameters: {trained}", flush=True)
+    for part in set(config.head.readout) - set(selection.readout.parts):
+        accelerator.print(f"{stage}: the readout {part} has weights to train and is left out", flush=True)
+    if selection.head is None:
+        curves.mkdir(parents=True, exist_ok=True)  # an out of the stage, though there is nothing to plot
+        return {"selection": selection, "final": seeded("final") if config.refit else selection}
+    plain = tokenize(screen)
+    with accelerator.main_process_first():  # the others read what it has written
+        tokens = cached(selection, plain, folder=cache, checkpoint_sha256=checkpoint_sha256, device=accelerator.device)
+
+    def training_data(train: np.ndarray, validation: np.ndarray) -> TrainingData:
+        resample = resampler(screen, train, tokenize, config.augmentation)
+        return TrainingData(screen.cell_ids, tokens, targets, list(conditions), train, validation, resample)
+
+    reporting = accelerator.is_main_process
+    with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if reporting else nullcontext() as live:
+        history = fit(
+            selection,
+            training_data(reference, validation),
+            config,
+            seed=seed,
+            epochs=config.schedule.epochs,
+            accelerator=accelerator,
+            include_untrained=include_untrained,
+            state_path=states / f"{stage}-selection.pt",
+            on_epoch=lambda epoch: _report(stage, epoch, config.schedule.epochs, live) if live else None,
+        )
+    chosen = chosen_epoch(history)
+    accelerator.print(
+        f"{stage}: epoch {chosen.epoch} is kept, validation exact_hit@1 {chosen.exact_hit_at_1:.3f}: the last within a "
+        "standard error of the highest"
+    )
+    if not config.refit:
+        return {"selection": selection, "final": selection}
+    accelerator.print(f"{stage}: fitting {chosen.epoch} epochs on reference + validation", flush=True)
+    final = seeded("final")
+    fit(
+        final,
+        training_data(np.concatenate([reference, validation]), validation[:0]),
+        config,
+        seed=seed,
+        epochs=chosen.epoch,
+        accelerator=accelerator,
+        state_path=states / f"{stage}-final.pt",
+    )
+    return {"selection": selection, "final": final}
+
+
+def _report(stage: str, epoch: Epoch, epochs: int, live: Live) -> None:
+    live.step = epoch.epoch
+    for name, value in asdict(epoch).items():
+        if name not in ("epoch", "seconds") and not math.isnan(value):
+            live.log_metric(name, value)
+    live.next_step()
+    print(
+        f"{stage}: epoch {epoch.epoch}/{epochs}, {epoch.seconds:.1f} s, loss {epoch.train_loss:.3f} train "
+        f"{epoch.validation_loss:.3f} validation, exact_hit@1 {epoch.exact_hit_at_1:.3f}, mrr {epoch.mrr:.3f}; "
+        f"by library {epoch.library_exact_hit_at_1:.3f}, {epoch.library_mrr:.3f}",
+        flush=True,
+    )

@@ -1,0 +1,274 @@
+"""scGPT's transformer with its attention written out.
+
+The model is upstream's own ``TransformerModel``; only the stack of layers is ours, because upstream's,
+``nn.TransformerEncoder``, takes a fused path in eval mode that skips adapters put on its weights, and never calls
+``out_proj`` as a module (pytorch #128413, #132700). The layers carry the names of the official checkpoint, which was
+saved with flash attention: ``transformer_encoder.layers.N.self_attn.Wqkv`` and so on.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import relu, scaled_dot_product_attention
+
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.encoder.interface import Backbone
+from reverse_perturbation.models.encoder.tokens import Batch
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # scgpt says at import that flash_attn is absent; it is not needed
+    from scgpt.model import TransformerModel
+
+# What this backbone computes, the first value also where the key is absent; with another it would embed wrongly.
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "input_style": ("binned", "log1p"),
+    "input_emb_style": ("continuous",),
+    "cell_emb_style": ("cls",),
+    "pre_norm": (False,),
+    "norm_scheme": ("post",),
+    "pad_token": ("<pad>",),
+}
+ANY, POSITIVE = (-inf, inf), (1, inf)
+# Field -> key of args.json, type, default (None: must be there), the lowest number allowed and what it must stay below.
+FIELDS: dict[str, tuple[str, type, Any, tuple[float, float]]] = {
+    "layers": ("nlayers", int, None, POSITIVE),
+    "heads": ("nheads", int, None, POSITIVE),
+    "width": ("embsize", int, None, POSITIVE),
+    "hidden": ("d_hid", int, None, POSITIVE),
+    "dropout": ("dropout", float, 0.2, (0, 1)),
+    "input_style": ("input_style", str, "binned", ANY),
+    "n_bins": ("n_bins", int, 51, (3, inf)),  # no count, and at least two bins for counts
+    "max_seq_len": ("max_seq_len", int, 1200, POSITIVE),
+    "pad_token": ("pad_token", str, "<pad>", ANY),
+    "pad_value": ("pad_value", int, -2, ANY),
+    "mask_value": ("mask_value", int, -1, ANY),
+    "classifier_layers": ("n_layers_cls", int, 3, POSITIVE),
+    "mvc": ("MVC", bool, True, ANY),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What ``args.json`` says of a model, as far as it matters here.
+
+    ``input_style`` is upstream's: what the value encoder was trained on, ``binned`` (1 to ``n_bins`` - 1) or ``log1p``
+    (log1p of counts per ten thousand).
+    """
+
+    layers: int
+    heads: int
+    width: int
+    hidden: int
+    dropout: float
+    input_style: str
+    n_bins: int
+    max_seq_len: int
+    pad_token: str
+    pad_value: int
+    mask_value: int
+    classifier_layers: int
+    mvc: bool
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any], source: object) -> "Architecture":
+        """Read an ``args.json``; ``source`` names it in errors.
+
+        Raises
+        ------
+        InputError
+            If a key is missing, mistyped, out of range or has a value this backbone does not support.
+        """
+        if not isinstance(args, Mapping):
+            raise InputError(f"{source}: holds no object of settings; take args.json from the checkpoint's source")
+        for key, values in SUPPORTED.items():
+            if args.get(key, values[0]) not in values:
+                known = " and ".join(map(repr, values))
+                raise InputError(f"{source}: {key} is {args[key]!r}; only {known} {_are(values)} supported")
+        found: dict[str, Any] = {}
+        for field, (key, kind, default, (lowest, limit)) in FIELDS.items():
+            value = args.get(key, default)
+            if value is None:
+                raise InputError(f"{source}: {key} is missing; take args.json from the checkpoint's source")
+            fits = isinstance(value, (int, float) if kind is float else kind) and (
+                kind is bool or not isinstance(value, bool)
+            )
+            if not fits:
+                raise InputError(f"{source}: {key} is {value!r}; expected {kind.__name__}")
+            if kind in (int, float) and not lowest <= value < limit:
+                raise InputError(
+                    f"{source}: {key} is {value!r}; expected at least {lowest}"
+                    + (f" and below {limit}" if limit < inf else "")
+                )
+            found[field] = kind(value)
+        if found["width"] % found["heads"]:
+            raise InputError(f"{source}: embsize {found['width']} is not divisible by nheads {found['heads']}")
+        return cls(**found)
+
+    def to_args(self) -> dict[str, Any]:
+        """Return the settings under the keys of ``args.json``."""
+        return {
+            "nlayers": self.layers,
+            "nheads": self.heads,
+            "embsize": self.width,
+            "d_hid": self.hidden,
+            "dropout": self.dropout,
+            "n_bins": self.n_bins,
+            "max_seq_len": self.max_seq_len,
+            "input_style": self.input_style,
+            "input_emb_style": "continuous",
+            "pad_token": self.pad_token,
+            "pad_value": self.pad_value,
+            "mask_value": self.mask_value,
+            "n_layers_cls": self.classifier_layers,
+            "no_cls": True,
+            "MVC": self.mvc,
+            "fast_transformer": True,
+        }
+
+
+def _are(values: tuple[Any, ...]) -> str:
+    return "are" if len(values) > 1 else "is"
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention from explicit calls; every weight is used through its module's ``forward``."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = nn.Dropout(dropout)
+        self.Wqkv = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        # As nn.MultiheadAttention initialises.
+        nn.init.xavier_uniform_(self.Wqkv.weight)
+        nn.init.zeros_(self.Wqkv.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
+        """Attend within x [batch, tokens, width] to the tokens ``allowed`` [batch, 1, 1, tokens] says."""
+        batch, tokens, width = x.shape
+        qkv = self.Wqkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        dropout = self.dropout.p if self.training else 0.0
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class EncoderLayer(nn.Module):
+    """One transformer layer, normalised after each part, with ReLU, as scGPT's."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.self_attn = SelfAttention(width, heads, dropout)
+        self.linear1 = nn.Linear(width, hidden)
+        self.linear2 = nn.Linear(hidden, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.dropout1 = nn.Dropout(dropout)
+        self.dropout2 = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
+        """Map x [batch, tokens, width] to the same shape."""
+        x = self.norm1(x + self.dropout1(self.self_attn(x, allowed)))
+        return self.norm2(x + self.dropout2(self.linear2(self.dropout(relu(self.linear1(x))))))
+
+
+class LayerStack(nn.Module):
+    """The stack of layers, called as upstream calls ``nn.TransformerEncoder``."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        a = architecture
+        self.layers = nn.ModuleList(EncoderLayer(a.width, a.heads, a.hidden, a.dropout) for _ in range(a.layers))
+
+    def forward(
+        self, src: Tensor, src_key_padding_mask: Tensor, first_layer: int = 0, last_layer: int | None = None
+    ) -> Tensor:
+        """Run layers ``first_layer`` to before ``last_layer`` on src [batch, tokens, width].
+
+        ``src_key_padding_mask`` [batch, tokens] is True at padding, which no token attends to.
+        """
+        allowed = ~src_key_padding_mask[:, None, None, :]
+        for layer in self.layers[first_layer:last_layer]:
+            src = layer(src, allowed)
+        return src
+
+
+# Never trained here: these predict values, and nothing of the classifier depends on them.
+DECODERS = re.compile(r"^(decoder|mvc_decoder|cls_decoder|flag_encoder|grad_reverse_discriminator)\b")
+LAYER = r"transformer_encoder\.layers\.\d+\."
+
+
+class ScgptBackbone(TransformerModel, Backbone):  # type: ignore[misc]
+    """Upstream's model with our stack of layers, freshly initialised.
+
+    Parameters
+    ----------
+    architecture
+        Sizes.
+    vocabulary
+        Token -> id; upstream reads its length and the id of the pad token.
+    """
+
+    # The whole path: "linear1" alone would also match value_encoder.linear1.
+    lora_paths = {  # noqa: RUF012
+        "qkv": rf"{LAYER}self_attn\.Wqkv",
+        "out_proj": rf"{LAYER}self_attn\.out_proj",
+        "linear1": rf"{LAYER}linear1",
+        "linear2": rf"{LAYER}linear2",
+    }
+
+    def __init__(self, architecture: Architecture, vocabulary: Mapping[str, int]):
+        a = architecture
+        super().__init__(
+            ntoken=len(vocabulary),
+            d_model=a.width,
+            nhead=a.heads,
+            d_hid=a.hidden,
+            nlayers=1,  # upstream's own layers are thrown away: one small layer is enough
+            nlayers_cls=a.classifier_layers,
+            n_cls=1,
+            vocab=vocabulary,
+            dropout=a.dropout,
+            pad_token=a.pad_token,
+            pad_value=a.pad_value,
+            do_mvc=a.mvc,
+            n_input_bins=a.n_bins,
+            use_fast_transformer=False,
+        )
+        self.transformer_encoder = LayerStack(a)
+
+    @property
+    def width(self) -> int:
+        """Numbers a token."""
+        return self.d_model  # type: ignore[return-value]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens it knows."""
+        return self.encoder.embedding.num_embeddings  # type: ignore[union-attr, return-value]
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, from the input."""
+        return self.transformer_encoder.layers
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the sum of gene and value embeddings, float [batch, tokens, width]."""
+        result: Tensor = self.encoder(batch.ids) + self.value_encoder(batch.values)  # type: ignore[operator]
+        return result
+
+    def transform(self, states: Tensor, padding: Tensor, *, first: int = 0, last: int | None = None) -> Tensor:
+        """Run layers ``first`` to before ``last`` on states [batch, tokens, width]."""
+        result: Tensor = self.transformer_encoder(states, padding, first_layer=first, last_layer=last)
+        return result
+
+    def shapes_embedding(self, name: str) -> bool:
+        """Return whether a parameter changes the states."""
+        return not DECODERS.match(name)

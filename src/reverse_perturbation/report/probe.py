@@ -1,0 +1,62 @@
+"""The report's sections on the cells that are asked about and on what leaks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reverse_perturbation.report.markdown import markdown
+
+SEES = {
+    "targets": "counts of the target genes",
+    "zeros": "which target genes are above zero",
+    "depth": "library size, number of expressed genes",
+    "gem_group": "gem group",
+}
+
+
+def cells_section(split: Mapping[str, Any]) -> str:
+    """Write how the cells were divided, from what the stage split wrote."""
+    cells = split["cells"]
+    return "\n\n".join(
+        [
+            "## The cells",
+            f"{cells['reference']:,} reference, {cells['validation']:,} validation and {cells['query']:,} query cells "
+            f"of {split['conditions']} conditions, no cell in two parts; {split['legacy_conditions_left_out']} legacy "
+            f"conditions with too few cells are left out ({split['cells_left_out']:,} cells). Cells with exactly the "
+            f"counts of a cell that a model knows by then: {split['duplicated_queries']:.2%} of the query cells (of "
+            f"reference and validation), {split['duplicated_validation']:.2%} of the validation cells (of reference). "
+            "All models were given the same masked counts, genes and parts and were judged by the same code: figures "
+            "are compared only where the hashes under Provenance are equal.",
+        ]
+    )
+
+
+def probe_section(found: Mapping[str, Any]) -> str:
+    """Write the section, from what the stage probe wrote."""
+    leaking = ", ".join(found["leaks"])
+    rows = [
+        {"mask": mask, "the probe sees": SEES[name]} | (_row(of) if of else {"verdict": "absent from the data"})
+        for mask, probes in found["masks"].items()
+        for name, of in probes.items()
+    ]
+    columns = ["mask", "the probe sees", "exact_hit@1", "chance@1", "mrr", "chance mrr", "99 % of mrr gap", "verdict"]
+    parts = [
+        "## Leak probes",
+        f"**Leak: {leaking} above chance.**" if leaking else "Under `all_targets` the target genes tell nothing.",
+        "Logistic regressions on reference and validation cells that see no other expression. Chance ranks the "
+        "conditions by their frequency. What library size and gem group tell is the part of any model's accuracy "
+        "that is not expression.",
+        markdown([{column: row.get(column, "-") for column in columns} for row in rows]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(of: Mapping[str, Any]) -> dict[str, str]:
+    hit, mrr = of["exact_hit@1"], of["mrr"]
+    return {
+        "exact_hit@1": f"{hit['found']:.3f}",
+        "chance@1": f"{hit['chance']:.3f}",
+        "mrr": f"{mrr['found']:.3f}",
+        "chance mrr": f"{mrr['chance']:.3f}",
+        "99 % of mrr gap": f"{mrr['low']:+.3f} to {mrr['high']:+.3f}",
+        "verdict": "at chance" if of["at_chance"] else "above chance",
+    }

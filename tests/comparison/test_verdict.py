@@ -1,0 +1,90 @@
+"""The gate: its exit codes, and that it names what is missed."""
+
+import copy
+import json
+
+import pytest
+
+from reverse_perturbation.comparison.verdict import MEANING, SHOWN, main
+
+VALUES = dict.fromkeys((*SHOWN, "confidence_auc"), 0.5)
+PASSING = {
+    "scgpt": VALUES | {"std": VALUES, "seeds": {"mrr": {"mean": 0.5, "std": 0.0, "low": 0.5, "high": 0.5}}},
+    "fusion": VALUES | {"std": VALUES, "mrr": 0.4321},
+    "logreg": VALUES | {"mrr": 0.4567},
+    "pca": VALUES | {"mrr": 0.1234},
+    "gap": VALUES | {"mrr": -0.0321},
+    "interval": {"mrr": {"low": -0.0654, "high": 0.0123}},
+    "ratio": VALUES,
+    "fusion_gap": VALUES | {"mrr": 0.0123},
+    "fusion_interval": {"mrr": {"low": -0.0032, "high": 0.0234}},
+    "fusion_ratio": VALUES,
+    "targets": {name: {"found": 0.5, "needed": 0.4, "passed": True} for name in MEANING},
+    "provenance": {
+        "source": "simulated",
+        "mask": "own",
+        "labels": "legacy",
+        "queries": 1234,
+        "query": "cell",
+        "conditions": 40,
+        "split_seed": 42,
+        "training_seeds": [0, 1],
+    },
+}
+
+
+def run(tmp_path, capsys, content) -> tuple[int, str, str]:
+    path = tmp_path / "comparison.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    code = main(["--comparison", str(path)])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_all_targets_met(tmp_path, capsys):
+    code, out, err = run(tmp_path, capsys, PASSING)
+    assert code == 0
+    assert err == ""
+    assert out.count("passed") == len(MEANING)
+    assert "MISSED" not in out
+
+
+@pytest.mark.parametrize("missed", [[name] for name in MEANING] + [list(MEANING)])
+def test_each_missed_target_is_named(tmp_path, capsys, missed):
+    content = copy.deepcopy(PASSING)
+    for name in missed:
+        content["targets"][name] |= {"found": 0.3, "passed": False}
+    code, out, err = run(tmp_path, capsys, content)
+    assert code == 1
+    assert err.startswith(f"{len(missed)} of {len(MEANING)} targets missed: ")
+    assert err.strip().split(": ", 1)[1].split("; ") == [MEANING[name] for name in missed]
+    lines = [line for line in out.splitlines() if line.startswith("MISSED")]
+    assert lines == [f"MISSED  {MEANING[name]}: 0.300, needed 0.400" for name in missed]
+
+
+def test_every_model_is_shown_with_gap_and_interval(tmp_path, capsys):
+    _, out, _ = run(tmp_path, capsys, PASSING)
+    lines = out.splitlines()
+    names = ["scgpt", "fusion", "logreg", "pca", "scgpt-logreg", "95", "fusion-logreg", "95"]
+    assert [line.split()[0] for line in lines[2:10]] == names
+    assert lines[0].startswith("simulated data, mask own, legacy labels, 1,234 cell queries, 40 conditions")
+    assert "0.432" in lines[3]
+    assert "0.457" in lines[4]
+    assert "0.123" in lines[5]
+    assert "-0.032" in lines[6]
+    assert lines[7].endswith("95 % interval of this gap in mrr: -0.065 to +0.012")
+    assert "+0.012" in lines[8]
+    assert lines[9].endswith("95 % interval of this gap in mrr: -0.003 to +0.023")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"targets": {}}', ""])
+def test_what_is_no_comparison_is_not_taken_for_a_missed_target(tmp_path, capsys, content):
+    code, out, err = run(tmp_path, capsys, content)
+    assert code == 2
+    assert out == ""
+    assert "comparison.json: not a comparison" in err
+
+
+def test_without_a_comparison(tmp_path, capsys):
+    assert main(["--comparison", str(tmp_path / "none.json")]) == 2
+    assert "none.json: no such file; run `dvc repro`" in capsys.readouterr().err
