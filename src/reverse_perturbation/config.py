@@ -1,11 +1,11 @@
 """params.yaml as typed, frozen objects: an unknown, missing or mistyped key is an error."""
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML, YAMLError
 
 import reverse_perturbation.models as model_package
@@ -26,6 +26,8 @@ AdaptationMode = Literal["frozen", "head", "last_n", "lora", "full"]
 SamplerKind = Literal["random", "balanced"]
 Precision = Literal["float32", "bfloat16"]
 LoraTarget = Literal["qkv", "out_proj", "linear1", "linear2"]
+Fit = Literal["selection", "final"]
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -295,10 +297,17 @@ class Targets(Section):
     relative_gap: Share
 
 
+def _section_of_a_model(name: str) -> str:
+    if name not in {*known_baselines(), *known_encoders()}:
+        raise PydanticCustomError("extra_forbidden", "no such section")  # as of a stray key in any other section
+    return name
+
+
 class Params(Section):
-    """All of params.yaml. The section of a baseline is checked by the baseline's own ``Config``."""
+    """All of params.yaml. Sections of baselines and of other foundation models are checked by their own ``Config``."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(_section_of_a_model)], Any]
 
     data: Data
     mask: Mask
@@ -327,7 +336,7 @@ class Params(Section):
         return self.models[0]
 
     def section(self, name: str, kind: type[AnySection]) -> AnySection:
-        """Return a baseline's section, checked.
+        """Return the section of a baseline or of a foundation model, checked.
 
         Raises
         ------
@@ -375,19 +384,10 @@ class Params(Section):
             raise ValueError(f"{missing[0]} is missing: the comparison and the analysis need logreg and pca")
         return names
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_stray_section(cls, content: Any) -> Any:
-        if isinstance(content, Mapping):
-            own = {*cls.model_fields, *known_baselines()}
-            if stray := [str(key) for key in content if key not in own]:
-                raise ValueError(f"{', '.join(stray)}: unknown key, remove it or correct its name")
-        return content
-
 
 def known_encoders() -> list[str]:
-    """Return the foundation models: folders of ``models`` with a package ``encoder``."""
-    packages = [path for root in model_package.__path__ for path in Path(root).glob("*/encoder/__init__.py")]
+    """Return the foundation models: folders of ``models`` with an ``encoder``."""
+    packages = [path for root in model_package.__path__ for path in Path(root).glob("*/encoder/checkpoint.py")]
     return sorted(path.parts[-3] for path in packages)
 
 

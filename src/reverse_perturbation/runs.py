@@ -7,7 +7,6 @@ from pathlib import Path
 
 from reverse_perturbation.config import Params
 
-FITS = ("selection", "final")
 REFERENCE_BASELINE = "logreg"  # the specification's, which the targets name
 TITLES = {"scgpt": "scGPT"}  # of models whose name is written otherwise in prose
 # Baselines in the plots that show some models only; a plot of all of them cannot be read.

@@ -64,7 +64,7 @@ def test_no_other_temperature_is_better():
     assert all(negative_log_likelihood(log_p * 3 / (own * f), truth) > best for f in (0.5, 0.9, 1.1, 2))
 
 
-def test_tempering_mends_an_overconfident_model():
+def test_tempering_corrects_an_overconfident_model():
     log_p, truth = drawn(20_000)
     right = (log_p.argmax(axis=1) == truth).astype(float)
     before, after = (expected_calibration_error(reliability(log_p * f, right, 15)) for f in (4, 1))
@@ -81,7 +81,7 @@ def test_luck_alone_shows_an_error_that_falls_with_the_number_of_queries():
 
 
 def test_the_temperature_is_that_of_the_cells_held_out_whatever_the_queries():
-    config = Analysis(bins=15, similar=0.5, averaged=[1], draws=2, seed=0)
+    config = Analysis(bins=15, similar=0.5, cells_per_query=[1], draws=2, seed=0)
     names = np.array(list("ABCDE"), dtype=object)
     held_out, overconfident = (
         Scores(np.arange(300), names[truth], names, softmax(sharper * log_p, axis=1))

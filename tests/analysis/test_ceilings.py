@@ -16,8 +16,8 @@ def screen(signal: float, seed: int = 0) -> np.ndarray:
     return signal * np.eye(8)[np.repeat(np.arange(8), 24)] + rng.normal(size=(len(LABELS), 8))
 
 
-def hits(found, averaged: str) -> float:
-    return float(found.loc[found["averaged"] == averaged, "exact_hit@1"].mean())
+def hits(found, cells_per_query: str) -> float:
+    return float(found.loc[found["cells_per_query"] == cells_per_query, "exact_hit@1"].mean())
 
 
 def test_without_noise_it_is_one_and_in_pure_noise_chance():
@@ -37,7 +37,7 @@ def test_it_rises_with_the_cells_averaged():
 def test_each_cell_of_the_half_is_in_one_group_and_small_conditions_are_left_out():
     labels = np.concatenate([LABELS[:48], LABELS[48:57]])
     found = split_half(screen(5)[: len(labels)], labels, [1, 4, 5, 6], draws=3, seed=0)
-    groups = found.set_index(["condition", "averaged"])["groups"]
+    groups = found.set_index(["condition", "cells_per_query"])["groups"]
     assert groups["G0+ctrl", "1"] == 3 * 12
     assert groups["G0+ctrl", "5"] == 3 * 2
     assert groups["G0+ctrl", "half"] == 3

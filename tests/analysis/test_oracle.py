@@ -10,21 +10,21 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import nbinom
 
 from reverse_perturbation.analysis.oracle import Oracle, log_likelihood
-from reverse_perturbation.config import Pca as PcaConfig
 from reverse_perturbation.config import Simulated
 from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
+from reverse_perturbation.models.baselines.pca import Config as PcaConfig
 from reverse_perturbation.models.baselines.pca import Pca
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.prepare.simulate import MODEL, Truth, simulate
 from reverse_perturbation.retrieval.evaluate import QuerySetting
-from tests.retrieval.test_evaluate import evaluator, outputs
+from tests.retrieval.test_evaluate import evaluator, predictions
 
 TABLE = pd.DataFrame({"condition": ["A+ctrl", "ctrl+A", "B+ctrl", "A+B", "D+ctrl", "ctrl"], "cells": [300] * 5 + [100]})
-SIZE = Simulated(conditions=5, cells=1600, genes=60, seed=0)
+SIZE = Simulated(n_conditions=5, n_cells=1600, n_genes=60, seed=0)
 NAMES = [f"GENE{i}" for i in range(400)]
 CONDITIONS = ["A+B", "A+ctrl", "B+ctrl", "D+ctrl"]
 MASKS = ("none", "own", "all_targets")
@@ -49,8 +49,8 @@ def masked(cells, mask) -> MaskedScreen:
 
 def judge(cells, screen, **options):
     """The evaluator of the cells of a screen."""
-    legacy = cells.obs.loc[screen.cells, "condition"].astype(str).to_numpy(dtype=object)
-    return dataclasses.replace(evaluator(legacy, screen.parts, **options), cells=screen.cells)
+    legacy = cells.obs.loc[screen.cell_ids, "condition"].astype(str).to_numpy(dtype=object)
+    return dataclasses.replace(evaluator(legacy, screen.parts, **options), cell_ids=screen.cell_ids)
 
 
 def probability(truth: Truth, row: int, strength: float, label: str, counts, seen) -> float:
@@ -144,13 +144,13 @@ def test_its_posterior_is_right_as_often_as_it_says(mask):
 def test_no_model_beats_it():
     cells, truth = draw(effect=1.2)
     screen = masked(cells, "all_targets")
-    of = judge(cells, screen, bulk_cells=4, draws=20)
+    of = judge(cells, screen, cells_per_query=4, draws=20)
     learn, values = screen.rows("reference", "validation"), screen.log1p()
     logreg = LogisticRegression("none", 0.1, 300).fit(values[learn], screen.conditions[learn])
     pca = Pca(PcaConfig(components=10, seed=0)).fit(values[learn])
     models = {
-        "classifier": outputs(of, logreg.conditions, logreg.log_proba(values)),
-        "bootstrap": outputs(of, embedding=pca.embed(values)),
+        "classifier": predictions(of, logreg.conditions, logreg.log_proba(values)),
+        "bootstrap": predictions(of, embedding=pca.embed(values)),
     }
     oracle = Oracle.of(truth, screen, "all_targets")
     for setting, equal in ((CELL, False), (BULK, True)):
@@ -182,7 +182,7 @@ def test_priors_and_pseudobulks_by_hand():
     assert bulk.labels.tolist() == ["A+ctrl"]
     # The sum over its cells; B has too few cells to be asked, so it cannot be the answer.
     assert bulk.scores[0].tolist() == [0, -np.inf, -np.inf]
-    assert oracle.scores(evaluator(of.legacy[3:6], ["query"] * 3, bulk_cells=3), BULK).scores.shape == (1, 3)
+    assert oracle.scores(evaluator(of.legacy[3:6], ["query"] * 3, cells_per_query=3), BULK).scores.shape == (1, 3)
     assert likelihood[groups[0], 1].sum() > 0
 
 
@@ -192,7 +192,7 @@ def test_other_cells_than_those_simulated_are_refused():
     with pytest.raises(InputError, match=r"not those of data\.simulated; run `dvc repro prepare`"):
         Oracle.of(truth, dataclasses.replace(screen, genes=screen.genes[::-1]), "none")
     with pytest.raises(InputError, match=r"not those of data\.simulated"):
-        Oracle.of(truth, dataclasses.replace(screen, cells=screen.cells + "x"), "none")
+        Oracle.of(truth, dataclasses.replace(screen, cell_ids=screen.cell_ids + "x"), "none")
 
 
 def test_the_truth_is_that_of_the_screen():

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from reverse_perturbation.analysis.probe import ask, features, leaks, probe
+from reverse_perturbation.analysis import probe
+from reverse_perturbation.analysis.probe import features, fit_probe, leaks, probe_mask
 from reverse_perturbation.data.screen.mask import MaskedCounts, apply_mask
-from reverse_perturbation.models import probes
 
 CONDITIONS = ["A+ctrl", "B+ctrl", "A+B"]
 N = 600
@@ -31,7 +31,7 @@ def screen() -> tuple[ad.AnnData, np.ndarray]:
 
 def found(screen, mask):
     cells, parts = screen
-    return probe(cells, np.arange(N), cells.obs["condition"].to_numpy(dtype=object), parts, mask)
+    return probe_mask(cells, np.arange(N), cells.obs["condition"].to_numpy(dtype=object), parts, mask)
 
 
 def test_the_masks_leak_what_they_are_known_to_leak(screen):
@@ -53,7 +53,7 @@ def test_a_mask_that_misses_a_gene_is_caught(screen, monkeypatch):
         counts[:, 1] = cells.layers["counts"][:, 1]
         return MaskedCounts(counts.tocsr(), masked.totals)
 
-    monkeypatch.setattr(probes, "apply_mask", forgetful)
+    monkeypatch.setattr(probe, "apply_mask", forgetful)
     assert "all_targets: targets" in leaks({mask: found(screen, mask) for mask in MASKS})
 
 
@@ -80,7 +80,7 @@ def test_what_a_probe_is_given_of_known_cells_does_not_depend_on_the_others(scre
 def test_a_probe_is_not_fitted_on_the_queries():
     """A column for each cell: who has seen the queries' labels knows them all, who has not knows none."""
     labels = np.random.default_rng(0).choice(["A+ctrl", "B+ctrl"], 80).astype(object)
-    of = ask(
+    of = fit_probe(
         sp.identity(80, dtype=np.float32, format="csr"), labels, np.array(["reference", "query"] * 40, dtype=object)
     )
     assert of["exact_hit@1"]["found"] == of["exact_hit@1"]["chance"]
@@ -97,7 +97,7 @@ def test_chance_is_the_most_frequent_condition():
     """Of the queries one in four has it: a probe that sees nothing is at chance, not above, for naming it."""
     labels = np.array(["A+ctrl"] * 30 + ["B+ctrl"] * 10 + ["A+ctrl", "B+ctrl", "B+ctrl", "B+ctrl"], dtype=object)
     parts = np.array(["reference"] * 40 + ["query"] * 4, dtype=object)
-    of = ask(sp.csr_matrix((44, 2), dtype=np.float32), labels, parts)
+    of = fit_probe(sp.csr_matrix((44, 2), dtype=np.float32), labels, parts)
     assert of["exact_hit@1"] == {"found": 0.25, "chance": 0.25, "low": 0.0, "high": 0.0}
     assert of["mrr"]["chance"] == pytest.approx((1 + 3 * 0.5) / 4)
     assert of["at_chance"]

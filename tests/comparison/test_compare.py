@@ -6,22 +6,23 @@ import json
 import numpy as np
 import pytest
 
-from reverse_perturbation.comparison.compare import COMPARED, SHARED, TESTED, Run, check_aligned, compare, judge
+from reverse_perturbation.comparison.compare import COMPARED, SHARED, TESTED, Result, check_aligned, compare, judge
 from reverse_perturbation.config import Compare, Targets
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.runs import Run
 from reverse_perturbation.storage import write_json
 
 CONDITIONS = np.array(["A+ctrl", "B+ctrl", "C+ctrl"], dtype=object)
 LABELS = np.array(["A+ctrl", "A+ctrl", "B+ctrl", "B+ctrl"], dtype=object)
 CONFIG = Compare(draws=2000, seed=0)
 TARGETS = Targets(exact_hit_at_1=0.35, mrr=0.45, relative_gap=0.05)
-# A value a field does not have in :func:`run`.
-OTHER = {"query_draws": {"cells": 9}, "library": {"kind": "mean"}, "queries": 5, "conditions": 4, "split_seed": 43}
+# A value a field does not have in :func:`result`.
+OTHER = {"query_draws": {"cells_per_query": 9}, "library": {"kind": "mean"}, "queries": 5, "conditions": 4, "split_seed": 43}
 
 
-def run(name: str, ranks: list[int], seed: int | None = None) -> Run:
+def result(model: str, ranks: list[int], seed: int | None = None) -> Result:
     """Four queries, two of A and two of B, whose truth comes at these ranks."""
     scores = np.zeros((4, 3))
     for row, (label, rank) in enumerate(zip(LABELS, ranks, strict=True)):
@@ -31,24 +32,24 @@ def run(name: str, ranks: list[int], seed: int | None = None) -> Run:
     queries = np.array([f"c{i}" for i in range(4)], dtype=object)
     about = {field: f"the {field}" for field in SHARED} | {"queries": 4, "conditions": 3, "training_seed": seed}
     content = registry.compute(scores, LABELS, CONDITIONS) | {"provenance": about}
-    return Run(name, content, Scores(queries, LABELS, CONDITIONS, scores))
+    return Result(Run(model, seed), content, Scores(queries, LABELS, CONDITIONS, scores))
 
 
-def scgpt() -> list[Run]:
-    return [run("scgpt-0", [1, 2, 1, 3], 0), run("scgpt-1", [1, 1, 1, 3], 1)]
+def scgpt() -> list[Result]:
+    return [result("scgpt", [1, 2, 1, 3], 0), result("scgpt", [1, 1, 1, 3], 1)]
 
 
-def fusion() -> list[Run]:
-    return [run("fusion-0", [1, 1, 1, 1], 0), run("fusion-1", [1, 1, 1, 2], 1)]
+def fusion() -> list[Result]:
+    return [result("fusion", [1, 1, 1, 1], 0), result("fusion", [1, 1, 1, 2], 1)]
 
 
-def trained(scgpt: list[Run]) -> dict[str, list[Run]]:
-    """scGPT's runs and fusion's, of the same seeds."""
+def trained(scgpt: list[Result]) -> dict[str, list[Result]]:
+    """scGPT's results and fusion's, of the same seeds."""
     return {"scgpt": scgpt, "fusion": fusion()[: len(scgpt)]}
 
 
-def baselines() -> dict[str, Run]:
-    return {"logreg": run("logreg-42", [1, 1, 1, 2]), "pca": run("pca-42", [3, 3, 3, 3])}
+def baselines() -> dict[str, Result]:
+    return {"logreg": result("logreg", [1, 1, 1, 2]), "pca": result("pca", [3, 3, 3, 3])}
 
 
 def test_gap_and_ratio_by_hand():
@@ -95,8 +96,8 @@ def test_fusion_has_its_own_gap_interval_and_ratio():
 
 
 def test_the_interval_belongs_to_the_gap_to_logreg():
-    ours = baselines() | {"logreg": run("logreg-42", [1, 2, 1, 3])}
-    same = compare(trained([run("scgpt-0", [1, 2, 1, 3], 0)]), ours, CONFIG, TARGETS)
+    ours = baselines() | {"logreg": result("logreg", [1, 2, 1, 3])}
+    same = compare(trained([result("scgpt", [1, 2, 1, 3], 0)]), ours, CONFIG, TARGETS)
     for name in TESTED:
         assert same["gap"][name] == 0
         assert same["interval"][name] == {"low": 0, "high": 0}
@@ -104,8 +105,8 @@ def test_the_interval_belongs_to_the_gap_to_logreg():
 
 def test_the_interval_is_stratified_by_condition():
     """Both queries of A are lost and both of B drawn, so resampling within conditions cannot move the gap."""
-    theirs = {"logreg": run("logreg-42", [1, 1, 1, 1])}
-    found = compare(trained([run("scgpt-0", [2, 2, 1, 1], 0)]), theirs, CONFIG, TARGETS)
+    theirs = {"logreg": result("logreg", [1, 1, 1, 1])}
+    found = compare(trained([result("scgpt", [2, 2, 1, 1], 0)]), theirs, CONFIG, TARGETS)
     assert found["interval"]["exact_hit@1"] == {"low": -0.5, "high": -0.5}
 
 
@@ -129,17 +130,17 @@ def test_one_seed_has_no_spread():
 
 
 def test_a_logreg_that_finds_nothing_has_no_ratio(tmp_path):
-    found = compare(trained(scgpt()), {"logreg": run("logreg-42", [3, 3, 3, 3])}, CONFIG, TARGETS)
+    found = compare(trained(scgpt()), {"logreg": result("logreg", [3, 3, 3, 3])}, CONFIG, TARGETS)
     assert found["ratio"]["exact_hit@1"] is None
     assert found["ratio"]["mrr"] > 0
     write_json(tmp_path / "comparison.json", found)
 
 
 @pytest.mark.parametrize("field", SHARED)
-@pytest.mark.parametrize("place", ["scgpt-1", "logreg-42", "pca-42"])
+@pytest.mark.parametrize("place", ["scgpt-1", "logreg", "pca"])
 def test_a_field_that_differs_is_named(field, place):
     ours, theirs = scgpt(), baselines()
-    odd = next(each for each in [*ours, *theirs.values()] if each.name == place)
+    odd = next(each for each in [*ours, *theirs.values()] if each.run.name == place)
     odd.metrics["provenance"][field] = OTHER.get(field, "another")
     with pytest.raises(InputError, match=rf"{place} and scgpt-0 .*provenance\.{field} is ") as caught:
         compare(trained(ours), theirs, CONFIG, TARGETS)
@@ -159,45 +160,53 @@ def test_a_field_that_differs_is_named(field, place):
 )
 def test_scores_of_other_questions_are_refused(part, values):
     """Such as a score file left over from another run beside the right metrics file."""
-    odd = run("logreg-42", [1, 1, 1, 1])
+    odd = result("logreg", [1, 1, 1, 1])
     object.__setattr__(odd.scores, part, np.array(values, dtype=object))
-    with pytest.raises(InputError, match=f"logreg-42 and scgpt-0 .*different {part}"):
+    with pytest.raises(InputError, match=f"logreg and scgpt-0 .*different {part}"):
         check_aligned([*scgpt(), odd])
 
 
 def test_what_may_differ():
     """The training seed, the model, how it ranks, and the order of the columns."""
-    odd = run("pca-42", [1, 2, 3, 1])
+    odd = result("pca", [1, 2, 3, 1])
     order = [2, 0, 1]
     turned = Scores(odd.scores.queries, LABELS, CONDITIONS[order], odd.scores.scores[:, order])
     odd.metrics["provenance"].update(ranking="bootstrap", model="pca", checkpoint_sha256=None)
-    check_aligned([*scgpt(), Run("pca-42", odd.metrics, turned)])
+    check_aligned([*scgpt(), Result(odd.run, odd.metrics, turned)])
 
 
 def test_wrong_baselines_and_seeds_are_named():
     with pytest.raises(InputError, match="logreg is not among the baselines"):
         compare(trained(scgpt()), {"pca": baselines()["pca"]}, CONFIG, TARGETS)
-    again = [run("scgpt-0", [1, 2, 1, 3], 0)] * 2
+    again = [result("scgpt", [1, 2, 1, 3], 0)] * 2
     with pytest.raises(InputError, match=r"seed comes twice in \[0, 0\]"):
         compare({"scgpt": again, "fusion": again}, baselines(), CONFIG, TARGETS)
     with pytest.raises(InputError, match=r"fusion has the training seeds \[0\], scgpt \[0, 1\]; run"):
         compare({"scgpt": scgpt(), "fusion": fusion()[:1]}, baselines(), CONFIG, TARGETS)
 
 
-def test_a_run_is_read_from_its_two_files(tmp_path):
-    given = run("scgpt-0", [1, 2, 1, 3], 0)
+def test_the_training_seed_is_that_of_the_metrics_file():
+    """A file copied to the name of another seed is not a second training."""
+    first, second = scgpt()
+    copied = Result(second.run, first.metrics, first.scores)
+    with pytest.raises(InputError, match=r"seed comes twice in \[0, 0\]"):
+        compare({"scgpt": [first, copied]}, baselines(), CONFIG, TARGETS)
+
+
+def test_a_result_is_read_from_its_two_files(tmp_path):
+    given = result("scgpt", [1, 2, 1, 3], 0)
     write_json(tmp_path / "scgpt-0.json", given.metrics)
     with pytest.raises(InputError, match=r"scgpt-0\.npz: no such file"):
-        Run.load("scgpt-0", tmp_path, tmp_path)
+        Result.load(Run("scgpt", 0), tmp_path, tmp_path)
     given.scores.save(tmp_path / "scgpt-0.npz")
-    found = Run.load("scgpt-0", tmp_path, tmp_path)
+    found = Result.load(Run("scgpt", 0), tmp_path, tmp_path)
     assert found.metrics == json.loads(json.dumps(given.metrics))
     assert (found.scores.scores == given.scores.scores).all()
     (tmp_path / "scgpt-0.json").write_text("{")
     with pytest.raises(InputError, match=r"scgpt-0\.json: not a metrics file"):
-        Run.load("scgpt-0", tmp_path, tmp_path)
+        Result.load(Run("scgpt", 0), tmp_path, tmp_path)
     with pytest.raises(InputError, match=r"scgpt-1\.json: no such file; run `dvc repro`"):
-        Run.load("scgpt-1", tmp_path, tmp_path)
+        Result.load(Run("scgpt", 1), tmp_path, tmp_path)
 
 
 AT_THE_BOUNDARY = {"exact_hit@1": 0.35, "mrr": 0.45, "ndcg@5": 0.95 * 0.5}

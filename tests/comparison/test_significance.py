@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from reverse_perturbation.comparison import significance
 from reverse_perturbation.comparison.significance import Gap, over_seeds, paired_bootstrap, paired_bootstrap_with_seeds
-from reverse_perturbation.retrieval import significance
 
 
 @pytest.fixture

@@ -5,8 +5,19 @@ import json
 
 import pytest
 
-from reverse_perturbation.comparison.verdict import MEANING, SHOWN, main
+from reverse_perturbation.comparison.compare import judge
+from reverse_perturbation.comparison.verdict import SHOWN, main, meaning, missed_targets, number
+from reverse_perturbation.config import Targets
 
+MEANING = {
+    "exact_hit@1": "scGPT exact_hit@1",
+    "mrr": "scGPT mrr",
+    "mrr_of_logreg": "scGPT mrr within the allowed share of logreg's",
+    "ndcg@5_of_logreg": "scGPT ndcg@5 within the allowed share of logreg's",
+    "seeds": "training seeds",
+}
+# Found where the target is met and where it is missed, and needed: seeds are counts.
+FOUND = {name: (2, 1, 2) if name == "seeds" else (0.5, 0.3, 0.4) for name in MEANING}
 VALUES = dict.fromkeys((*SHOWN, "confidence_auc"), 0.5)
 PASSING = {
     "scgpt": VALUES | {"std": VALUES, "seeds": {"mrr": {"mean": 0.5, "std": 0.0, "low": 0.5, "high": 0.5}}},
@@ -19,9 +30,12 @@ PASSING = {
     "fusion_gap": VALUES | {"mrr": 0.0123},
     "fusion_interval": {"mrr": {"low": -0.0032, "high": 0.0234}},
     "fusion_ratio": VALUES,
-    "targets": {name: {"found": 0.5, "needed": 0.4, "passed": True} for name in MEANING},
+    "targets": {name: {"found": met, "needed": needed, "passed": True} for name, (met, _, needed) in FOUND.items()},
     "provenance": {
+        "models": ["scgpt", "fusion"],
+        "baselines": ["logreg", "pca"],
         "source": "simulated",
+        "data": "simulated",
         "mask": "own",
         "labels": "legacy",
         "queries": 1234,
@@ -53,13 +67,40 @@ def test_all_targets_met(tmp_path, capsys):
 def test_each_missed_target_is_named(tmp_path, capsys, missed):
     content = copy.deepcopy(PASSING)
     for name in missed:
-        content["targets"][name] |= {"found": 0.3, "passed": False}
+        content["targets"][name] |= {"found": FOUND[name][1], "passed": False}
     code, out, err = run(tmp_path, capsys, content)
     assert code == 1
     assert err.startswith(f"{len(missed)} of {len(MEANING)} targets missed: ")
     assert err.strip().split(": ", 1)[1].split("; ") == [MEANING[name] for name in missed]
     lines = [line for line in out.splitlines() if line.startswith("MISSED")]
-    assert lines == [f"MISSED  {MEANING[name]}: 0.300, needed 0.400" for name in missed]
+    shown = {name: "1, needed 2" if name == "seeds" else "0.300, needed 0.400" for name in missed}
+    assert lines == [f"MISSED  {MEANING[name]}: {shown[name]}" for name in missed]
+    assert missed_targets(content) == [MEANING[name] for name in missed]
+
+
+def test_every_target_that_is_judged_has_words():
+    """Those of the comparison, in its order; another foundation model is called by its own name."""
+    targets = Targets(exact_hit_at_1=0.35, mrr=0.45, relative_gap=0.05)
+    values = {"exact_hit@1": 0.5, "mrr": 0.5, "ndcg@5": 0.5}
+    judged = judge(values, values, 2, targets)
+    assert {name: meaning(name, "scgpt") for name in judged} == MEANING
+    assert [*judged] == [*MEANING]
+    assert meaning("mrr", "geneformer") == "geneformer mrr"
+
+
+def test_counts_are_printed_as_integers(tmp_path, capsys):
+    """Also after the round trip through the file that the stage writes."""
+    _, out, _ = run(tmp_path, capsys, PASSING)
+    assert "passed  training seeds: 2, needed 2" in out.splitlines()
+    assert "passed  scGPT mrr: 0.500, needed 0.400" in out.splitlines()
+    assert [number(value) for value in (2, 2.0, 0.35)] == ["2", "2.000", "0.350"]
+
+
+def test_real_cells_are_called_by_the_name_of_their_file(tmp_path, capsys):
+    content = copy.deepcopy(PASSING)
+    content["provenance"] |= {"source": "h5ad", "data": "norman_subset"}
+    _, out, _ = run(tmp_path, capsys, content)
+    assert out.startswith("norman_subset data, mask own")
 
 
 def test_every_model_is_shown_with_gap_and_interval(tmp_path, capsys):

@@ -28,7 +28,8 @@ from reverse_perturbation.stages import embed, fuse
 from reverse_perturbation.studies import norman_scale
 from tests.end_to_end.pipeline import commands, inside, params, run, yaml
 
-MODELS = ["logreg-42", "logreg_default-42", "logreg_depth-42", "pca-42", "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
+BASELINES = ["logreg", "logreg_default", "logreg_depth", "pca"]
+MODELS = [*BASELINES, "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,12 @@ def simulated(tmp_path_factory):
 
 def metrics(folder, name):
     return json.loads((folder / "metrics" / f"{name}.json").read_text())
+
+
+def of_run(rows, about):
+    """The rows of one run, by the model and seed of its provenance."""
+    seed = about["training_seed"]
+    return (rows["model"] == about["model"]) & (rows["seed"].isna() if seed is None else rows["seed"] == seed)
 
 
 def test_every_model_answers_the_same_queries(simulated):
@@ -55,38 +62,37 @@ def test_the_bound_of_the_simulator_is_above_every_model(simulated):
     for name in MODELS:
         for metric in ("exact_hit@1", "mrr"):
             assert metrics(simulated, name)[metric] < bound[metric] < 1
-    rows = pd.read_csv(simulated / "results" / "analysis" / "averaged.csv")
-    hits = rows.groupby(["run", "ranking", "averaged"])["exact_hit@1"].mean()
-    for (run_name, _, size), hit in hits.items():
-        assert hit <= hits["simulator bound", "posterior", size] + 0.02, run_name
+    rows = pd.read_csv(simulated / "results" / "analysis" / "cells_per_query.csv").fillna({"seed": -1})
+    hits = rows.groupby(["model", "seed", "ranking", "cells_per_query"])["exact_hit@1"].mean()
+    for (model, _, _, size), hit in hits.items():
+        assert hit <= hits["simulator bound", -1, "posterior", size] + 0.02, model
 
 
 def test_the_table_by_cells_agrees_with_the_metrics(simulated):
-    rows = pd.read_csv(simulated / "results" / "analysis" / "averaged.csv")
-    single = rows[rows["averaged"] == 1]
+    rows = pd.read_csv(simulated / "results" / "analysis" / "cells_per_query.csv")
+    single = rows[rows["cells_per_query"] == 1]
     for name in MODELS:
-        found = single[
-            (single["run"] == name) & (single["ranking"] == metrics(simulated, name)["provenance"]["ranking"])
-        ]
+        about = metrics(simulated, name)["provenance"]
+        found = single[of_run(single, about) & (single["ranking"] == about["ranking"])]
         assert found["exact_hit@1"].mean() == pytest.approx(metrics(simulated, name)["macro_hit@1"], abs=1e-5)
 
 
 def test_the_grid_has_every_setting_and_agrees_with_the_metrics(simulated):
     rows = pd.read_csv(simulated / "results" / "reports" / "library_query.csv")
-    settings = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells"] == 1)]
+    settings = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells_per_query"] == 1)]
     counts = {"logreg": 1, "logreg_default": 1, "logreg_depth": 1, "pca": 20, "scgpt": 21, "fusion": 21}
     assert settings.groupby("model").size().to_dict() == counts
     assert set(rows["labels"]) == {"legacy", "canonical"}
-    assert set(rows["cells"]) == {1, 5, 10, 25, 50, 100}
+    assert set(rows["cells_per_query"]) == {1, 5, 10, 25, 50, 100}
     found = settings.set_index(["model", "ranking", "embedding", "similarity"])["mrr"]
     for name in ("logreg", "logreg_default", "logreg_depth"):
-        expected = metrics(simulated, f"{name}-42")["mrr"]
+        expected = metrics(simulated, name)["mrr"]
         assert found[name, "classifier", "-", "-"] == pytest.approx(expected, abs=1e-4)
-    assert found["pca", "bootstrap", "plain", "cosine"] == pytest.approx(metrics(simulated, "pca-42")["mrr"], abs=1e-4)
+    assert found["pca", "bootstrap", "plain", "cosine"] == pytest.approx(metrics(simulated, "pca")["mrr"], abs=1e-4)
     seeds = np.mean([metrics(simulated, f"scgpt-{seed}")["mrr"] for seed in (0, 1)])
     assert found["scgpt", "classifier", "-", "-"] == pytest.approx(seeds, abs=1e-4)
     page = (simulated / "results" / "reports" / "library_query.md").read_text()
-    assert "**One cell at hand: " in page
+    assert "**Single-cell queries: " in page
 
 
 def test_embeddings_are_centred_on_what_the_model_makes_of_the_control_cells(simulated):
@@ -95,37 +101,40 @@ def test_embeddings_are_centred_on_what_the_model_makes_of_the_control_cells(sim
     control = screen.log1p()[screen.rows("control")]
     for fit in ("selection", "final"):
         expected = Pca.load(simulated / "models" / "pca" / fit).embed(control).mean(axis=0)
-        found = Predictions.load(simulated / "data" / "outputs" / "pca" / f"{fit}.npz")
+        found = Predictions.load(simulated / "data" / "predictions" / "pca" / f"{fit}.npz")
         assert found.control_mean == pytest.approx(expected, abs=1e-5)
     for name in ("scgpt-0", "fusion-1"):
-        found = Predictions.load(simulated / "data" / "outputs" / name / "final.npz")
+        found = Predictions.load(simulated / "data" / "predictions" / name / "final.npz")
         assert found.control_mean is not None
         near, far = found.embedding.min(axis=0), found.embedding.max(axis=0)
         assert ((near < found.control_mean) & (found.control_mean < far)).all()
 
 
 def test_logistic_regression_finds_what_was_simulated(simulated):
-    found = metrics(simulated, "logreg-42")
+    found = metrics(simulated, "logreg")
     assert found["exact_hit@1"] > 1.5 * found["chance"]["exact_hit@1"]
 
 
 def test_the_analysis_has_every_model_and_agrees_with_its_metrics(simulated):
-    found = pd.read_csv(simulated / "results" / "analysis" / "confusions.csv").set_index(["run", "class"])["share"]
-    margins = pd.read_csv(simulated / "results" / "analysis" / "confidence.csv").set_index(["run", "measure"])
+    confusions = pd.read_csv(simulated / "results" / "analysis" / "confusions.csv")
+    measures = pd.read_csv(simulated / "results" / "analysis" / "confidence.csv")
     for name in MODELS:
-        assert found[name].sum() == pytest.approx(1, abs=1e-5)
-        assert found[name, "right"] == pytest.approx(metrics(simulated, name)["exact_hit@1"], abs=1e-6)
+        about = metrics(simulated, name)["provenance"]
+        shares = confusions[of_run(confusions, about)].set_index("class")["share"]
+        assert shares.sum() == pytest.approx(1, abs=1e-5)
+        assert shares["right"] == pytest.approx(metrics(simulated, name)["exact_hit@1"], abs=1e-6)
+        margins = measures[of_run(measures, about)].set_index("measure").loc["margin"]
         for measure in ("confidence_auc", "aurc", "confidence_roc_auc"):
-            value = margins.loc[(name, "margin"), measure]
+            value = margins[measure]
             assert value == pytest.approx(metrics(simulated, name)[measure], abs=1e-6)
     few = metrics(simulated, "analysis")
     assert set(few["calibration"]) == set(MODELS)
-    selection = Predictions.load(simulated / "data" / "outputs" / "logreg" / "selection.npz")
+    selection = Predictions.load(simulated / "data" / "predictions" / "logreg" / "selection.npz")
     split = pd.read_csv(simulated / "data" / "split" / "split.csv")
     held_out = (split["part"] == "validation").to_numpy()
     truth = truth_index(split.loc[held_out, "condition"], selection.conditions)
     temperature = fit_temperature(selection.log_proba[held_out].astype(np.float64), truth)
-    assert few["calibration"]["logreg-42"]["temperature"] == pytest.approx(temperature, rel=1e-3)
+    assert few["calibration"]["logreg"]["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert 0.5 < few["twin_cap_of_legacy_labels"]["exact_hit@1"] <= 1
     reach = {name: row["exact_hit@1"] for name, row in few["split_half"].items()}
     assert reach["1"] < reach["10"]
@@ -163,20 +172,20 @@ def test_the_second_run_gives_the_same_metrics(simulated, tmp_path):
 @pytest.mark.parametrize("refit", [True, False])
 def test_each_fit_of_fusion_starts_from_the_same_fit_of_logreg(simulated, tmp_path, refit):
     """Frozen, fusion stays what it starts from; the fit that has seen the validation cells may not leak."""
-    content = params(finetune={"adaptation": "frozen", "readout": ["cls"], "refit": refit})
+    content = params(finetune={"adaptation": {"mode": "frozen"}, "head": {"readout": ["cls"]}, "refit": refit})
     with (tmp_path / "params.yaml").open("w") as file:
         yaml.dump(content, file)
-    model, found = str(tmp_path / "model"), tmp_path / "outputs"
+    model, found = str(tmp_path / "model"), tmp_path / "predictions"
     shared = ["--params", str(tmp_path / "params.yaml"), "--cells", "data/prepared/cells.h5ad"]
     shared += ["--split", "data/split/split.csv", "--genes", "data/vocab/genes.csv"]
-    shared += ["--checkpoint", "models/scgpt_base", "--model", model, "--cache", str(tmp_path / "cache")]
+    shared += ["--checkpoint", "models/base", "--model", model, "--cache", str(tmp_path / "cache")]
     with inside(simulated):
         training = ["--seed", "0", "--resume", str(tmp_path / "resume"), "--curves", str(tmp_path / "curves")]
         fuse.main([*shared, *training, "--logreg", "models/logreg"])
-        embed.main([*shared, "--kind", "fusion", "--outputs", str(found)])
+        embed.main([*shared, "--kind", "fusion", "--predictions", str(found)])
     for fit, start in (("selection", "selection"), ("final", "final" if refit else "selection")):
         ours = Predictions.load(found / f"{fit}.npz")
-        theirs = Predictions.load(simulated / "data" / "outputs" / "logreg" / f"{start}.npz")
+        theirs = Predictions.load(simulated / "data" / "predictions" / "logreg" / f"{start}.npz")
         assert list(ours.conditions) == list(theirs.conditions)
         assert ours.log_proba == pytest.approx(theirs.log_proba, abs=1e-5)
 
@@ -185,11 +194,11 @@ def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsy
     """In the first epoch of the second fit: the first fit is not trained again."""
     save, kept = TrainingState.save, []
 
-    def killed(progress, path):
+    def killed(state, path):
         kept.append(path.stem)
         if kept.count("finetune-final") == 1:
             raise KeyboardInterrupt
-        save(progress, path)
+        save(state, path)
 
     monkeypatch.setattr(TrainingState, "save", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -197,8 +206,8 @@ def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsy
     assert not (tmp_path / "models" / "scgpt-0").exists()
     monkeypatch.setattr(TrainingState, "save", save)
     capsys.readouterr()
-    run(tmp_path, params(), until="evaluate@0")
-    assert f"finetune-selection: an interrupted run goes on after epoch {len(kept) - 1}" in capsys.readouterr().out
+    run(tmp_path, params(), until="evaluate@scgpt-0")
+    assert f"finetune-selection: resumed after epoch {len(kept) - 1}" in capsys.readouterr().out
     assert metrics(tmp_path, "scgpt-0") == metrics(simulated, "scgpt-0")
     assert not list((tmp_path / "data" / "resume").iterdir())
 
@@ -212,7 +221,7 @@ def launched(simulated, folder, stage, launcher, **changes):
     content = params(**changes)
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(content, file)
-    command = dict(commands(content))[stage].replace(content["launcher"], launcher)
+    command = commands(content)[stage].replace(content["launcher"], launcher)
     done = subprocess.run([sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -221,7 +230,7 @@ def launched(simulated, folder, stage, launcher, **changes):
 def trained(simulated, folder, launcher="-m", **changes):
     """Train the first seed; return its curves and final weights."""
     # No dropout; shares of a batch that differ in size, and a last batch that is smaller.
-    changes["finetune"] = {"head_dropout": 0.0, "batch_size": 63}
+    changes["finetune"] = {"head": {"dropout": 0.0}, "sampler": {"batch_size": 63}}
     said = launched(simulated, folder, "finetune@0", launcher, **changes)
     assert said.count("finetune: epoch 1/2") == 1
     assert not list((folder / "data/resume").iterdir())
@@ -246,18 +255,18 @@ def test_two_processes_train_what_one_trains_and_bfloat16_nearly_so(simulated, t
     assert farthest(weights, halves) > 1e-4, "it is another precision"
 
 
-def outputs(folder):
-    return Predictions.load(folder / "data/outputs/fusion-0/final.npz")
+def predictions_of(folder):
+    return Predictions.load(folder / "data/predictions/fusion-0/final.npz")
 
 
 def test_two_processes_embed_what_one_embeds_and_bfloat16_nearly_so(simulated, tmp_path):
     said = launched(simulated, tmp_path / "two", "embed@fusion-0", TWO_PROCESSES)
     assert said.count("embed: fusion, final fit") == 1
-    one, two = outputs(simulated), outputs(tmp_path / "two")
+    one, two = predictions_of(simulated), predictions_of(tmp_path / "two")
     assert (one.embedding == two.embedding).all()
     assert (one.log_proba == two.log_proba).all()
     launched(simulated, tmp_path / "half", "embed@fusion-0", "-m", precision="bfloat16")
-    half = outputs(tmp_path / "half")
+    half = predictions_of(tmp_path / "half")
     assert (half.embedding != one.embedding).mean() > 0.5, "it is another precision"
     cosine = (half.embedding * one.embedding).sum(axis=1)
     lengths = np.linalg.norm(half.embedding, axis=1) * np.linalg.norm(one.embedding, axis=1)
@@ -281,26 +290,27 @@ def with_other_cells(simulated, folder, part):
 def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_path):
     """Scaling, C, components, pretraining, the value input and the epoch too: all of them decide the weights."""
     folder = with_other_cells(simulated, tmp_path / "other queries", "query")
-    names = ("logreg@", "pca", "pretrain", "finetune@0", "fuse@0", "embed@scgpt-0", "embed@fusion-0")
+    names = ("baseline@", "pretrain", "finetune@0", "fuse@0", "embed@scgpt-0", "embed@fusion-0")
     run(folder, params(), only=lambda name: name.startswith(names))
     weights = sorted(path.relative_to(folder) for path in folder.glob("models/**/*.safetensors"))
     assert len(weights) == 12
-    for path in [*weights, Path("models/scgpt_base/best_model.pt")]:
+    for path in [*weights, Path("models/base/best_model.pt")]:
         assert (folder / path).read_bytes() == (simulated / path).read_bytes(), path
-    outputs = [Predictions.load(f / "data/outputs/logreg/final.npz") for f in (folder, simulated)]
-    assert outputs[0].screen_sha256 != outputs[1].screen_sha256, "what the models were given did differ"
+    predictions = [Predictions.load(f / "data/predictions/logreg/final.npz") for f in (folder, simulated)]
+    assert predictions[0].screen_sha256 != predictions[1].screen_sha256, "what the models were given did differ"
     for name in ("pca", "scgpt-0", "fusion-0"):
-        origins = [Predictions.load(f / f"data/outputs/{name}/final.npz").control_mean for f in (folder, simulated)]
+        origins = [Predictions.load(f / f"data/predictions/{name}/final.npz").control_mean for f in (folder, simulated)]
         assert (origins[0] == origins[1]).all(), "the origin of centred embeddings is that of control cells"
 
 
 def test_no_weight_that_choices_are_made_by_depends_on_what_the_validation_cells_hold(simulated, tmp_path):
     """Of the models in which nothing is chosen, or only one choice is there: the fit is on the reference alone."""
-    content = params(finetune={"epochs": 1}, logreg={"c": [0.1], "scaling": ["max_abs"]})
+    one = {"c": [0.1], "scaling": ["max_abs"]}
+    content = params(finetune={"schedule": {"epochs": 1}}, logreg=one, logreg_depth=one)
     folders = [with_other_cells(simulated, tmp_path / "other validation cells", "validation"), tmp_path / "same"]
     shutil.copytree(simulated, folders[1])
     for folder in folders:
-        run(folder, content, only=lambda name: name.startswith(("logreg@", "pca", "pretrain", "finetune@0")))
+        run(folder, content, only=lambda name: name.startswith(("baseline@", "pretrain", "finetune@0")))
     names = [*(f"{name}/{{}}/weights" for name in ("logreg", "logreg_default", "logreg_depth", "pca")), "scgpt-0/{}"]
     for name in names:
         for fit, same in (("selection", True), ("final", False)):
@@ -331,18 +341,18 @@ def test_shuffled_labels_are_at_chance_through_the_whole_pipeline(simulated, tmp
         # Of few cells; of those a model or its library has seen, most are found again.
         assert metrics(tmp_path, name)["validation"]["exact_hit@1"] < 0.6, name
     rows = pd.read_csv(tmp_path / "results" / "reports" / "library_query.csv")
-    single = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells"] == 1)]
-    assert set(single["model"]) == {name.rsplit("-", 1)[0] for name in MODELS}
+    single = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells_per_query"] == 1)]
+    assert set(single["model"]) == {*BASELINES, "scgpt", "fusion"}
     assert (single["macro_hit@1"] < bound).all(), single.nlargest(3, "macro_hit@1")
-    held_out = rows[(rows["part"] == "validation") & (rows["cells"] == 1)]
+    held_out = rows[(rows["part"] == "validation") & (rows["cells_per_query"] == 1)]
     assert (held_out["macro_hit@1"] < 0.7).all(), held_out.nlargest(3, "macro_hit@1")
 
 
 @pytest.mark.parametrize("mode", ["frozen", "head"])
 def test_what_is_frozen_runs_with_the_default_readout_and_is_computed_once(tmp_path, capsys, mode):
-    run(tmp_path, params(finetune={"adaptation": mode, "mixing": 1}))
+    run(tmp_path, params(finetune={"adaptation": {"mode": mode}, "augmentation": {"mixing": 1}}))
     said = capsys.readouterr().out
-    names = ("scgpt-0", "fusion-0", "pca-42")
+    names = ("scgpt-0", "fusion-0", "pca")
     trained = [metrics(tmp_path, name)["provenance"]["trainable_parameters"] for name in names]
     assert [counts["backbone"] for counts in trained[:2]] == [0, 0]
     assert trained[2] is None
@@ -362,27 +372,27 @@ def test_what_is_frozen_runs_with_the_default_readout_and_is_computed_once(tmp_p
 
 
 def test_real_cells_run_as_they_are(norman_subset, tmp_path):
-    run(tmp_path, params(data={"source": "h5ad", "path": str(norman_subset)}), until="evaluate_baselines")
-    assert metrics(tmp_path, "logreg-42")["provenance"]["conditions"] == 33
-    assert metrics(tmp_path, "logreg-42")["provenance"]["queries"] == 655
-    assert metrics(tmp_path, "logreg-42")["exact_hit@1"] > 0.18
-    report = (tmp_path / "results" / "reports" / "data_audit.md").read_text()
+    run(tmp_path, params(data={"source": "h5ad", "path": str(norman_subset)}), until="evaluate_baseline@pca")
+    assert metrics(tmp_path, "logreg")["provenance"]["conditions"] == 33
+    assert metrics(tmp_path, "logreg")["provenance"]["queries"] == 655
+    assert metrics(tmp_path, "logreg")["exact_hit@1"] > 0.18
+    report = (tmp_path / "results" / "reports" / "audit.md").read_text()
     assert "imulated" not in report
 
 
 def test_a_given_checkpoint_is_taken_as_it_is(simulated, tmp_path, capsys):
-    given = simulated / "models" / "scgpt_base"
+    given = simulated / "models" / "base"
     run(tmp_path, params(scgpt={"checkpoint": str(given)}), until="pretrain")
     assert "nothing to train" in capsys.readouterr().out
     for file in ("vocab.json", "best_model.pt"):
-        assert (tmp_path / "models" / "scgpt_base" / file).read_bytes() == (given / file).read_bytes()
+        assert (tmp_path / "models" / "base" / file).read_bytes() == (given / file).read_bytes()
 
 
 def test_a_checkpoint_without_one_of_its_files(simulated, tmp_path, capsys):
     folder = tmp_path / "given"
     folder.mkdir()
     for file in ("vocab.json", "best_model.pt"):
-        (folder / file).write_bytes((simulated / "models" / "scgpt_base" / file).read_bytes())
+        (folder / file).write_bytes((simulated / "models" / "base" / file).read_bytes())
     with pytest.raises(SystemExit):
         run(tmp_path, params(scgpt={"checkpoint": str(folder)}), until="pretrain")
     assert "args.json is missing" in capsys.readouterr().err

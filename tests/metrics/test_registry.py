@@ -12,7 +12,8 @@ from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, t
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
-from reverse_perturbation.metrics.registry import METRICS, Ranking, chance, compute, hit_curve, per_query
+from reverse_perturbation.metrics.ranking import Ranking, jaccard
+from reverse_perturbation.metrics.registry import METRICS, chance, compute, hit_curve, per_query
 
 # One twin pair, a double that shares genes, and one that shares none.
 CONDITIONS = np.array(["A+ctrl", "ctrl+A", "B+ctrl", "A+B", "C+ctrl"], dtype=object)
@@ -78,7 +79,7 @@ def test_macro_hit_counts_conditions_not_cells():
 
 
 def test_twins_and_shared_genes():
-    gain = registry.jaccard(np.array(["A+ctrl", "ctrl+A", "A+B", "B+C", "ctrl"], dtype=object))
+    gain = jaccard(np.array(["A+ctrl", "ctrl+A", "A+B", "B+C", "ctrl"], dtype=object))
     expected = [
         [1, 1, 1 / 2, 0, 0],
         [1, 1, 1 / 2, 0, 0],
@@ -120,7 +121,7 @@ def test_against_scikit_learn(case):
     scores, labels = case
     found = compute(scores, labels, CONDITIONS)
     truth = (labels[:, None] == CONDITIONS[None, :]).astype(int)
-    gain = registry.jaccard(CONDITIONS)[truth.argmax(axis=1)]
+    gain = jaccard(CONDITIONS)[truth.argmax(axis=1)]
     for k in (5, 10):
         assert found[f"ndcg@{k}"] == pytest.approx(ndcg_score(truth, scores, k=k))
         assert found[f"graded_ndcg@{k}"] == pytest.approx(ndcg_score(gain, scores, k=k))

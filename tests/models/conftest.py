@@ -1,6 +1,7 @@
-"""A small checkpoint and a small task that can be learned."""
+"""A small checkpoint and small training data that can be learned."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,16 +10,33 @@ import torch
 from accelerate import Accelerator
 
 from reverse_perturbation.config import Finetune, Loss, load_params
+from reverse_perturbation.models.encoder.tokens import Tokens
+from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.train import TrainingData
-from reverse_perturbation.models.scgpt.encoder.backbone import build_backbone
-from reverse_perturbation.models.scgpt.encoder.checkpoint import save_checkpoint
-from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, Tokens, tokenize
+from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
+from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
 
-PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 ONE = Accelerator()  # one process, no autocast
+CPU = torch.device("cpu")
 GENES = 12
 CONDITIONS = ["A+ctrl", "B+ctrl", "C+ctrl"]
+CELL_IDS = np.array([f"c{i}" for i in range(240)], dtype=object)
+QUICK = {
+    "schedule__epochs": 4,
+    "schedule__patience": 4,
+    "sampler__batch_size": 32,
+    "adaptation__dropout": 0.0,
+    "adaptation__last_layers": 1,
+    "optimizer__backbone_learning_rate": 1e-3,
+    "optimizer__head_learning_rate": 1e-2,
+    "head__dropout": 0.0,
+    "head__readout": ["cls", "mean", "genes"],
+    "head__gene_rank": 2,
+    "head__dim": 8,
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +47,7 @@ def checkpoint(tmp_path_factory) -> Path:
     architecture = small_architecture(config, "log1p")
     vocabulary = small_vocabulary(np.array([f"G{i}" for i in range(GENES)], dtype=object))
     torch.manual_seed(0)
-    save_checkpoint(folder, build_backbone(architecture, vocabulary), vocabulary, architecture)
+    save_checkpoint(folder, ScgptBackbone(architecture, vocabulary), vocabulary, architecture)
     return folder
 
 
@@ -45,7 +63,7 @@ def tokens() -> Tokens:
         counts,
         np.asarray(counts.sum(axis=1)).ravel(),
         token_ids=np.arange(GENES),
-        cells=np.array([f"c{i}" for i in range(240)], dtype=object),
+        cell_ids=CELL_IDS,
         config=PARAMS.scgpt,
         n_bins=51,
         vocabulary={"<pad>": GENES, "<cls>": GENES + 1},
@@ -55,30 +73,29 @@ def tokens() -> Tokens:
 
 
 @pytest.fixture(scope="session")
-def task(tokens) -> TrainingData:
-    """The first 180 cells to learn from, the others to choose by."""
-    cells = np.array([f"c{i}" for i in range(240)], dtype=object)
-    return TrainingData(cells, tokens, np.arange(240) % 3, CONDITIONS, np.arange(60), np.arange(60, 90))
+def data(tokens) -> TrainingData:
+    """The first 60 cells to learn from, the next 30 to choose by."""
+    return TrainingData(CELL_IDS, tokens, np.arange(240) % 3, CONDITIONS, np.arange(60), np.arange(60, 90))
 
 
-def finetune_config(**changes) -> Finetune:
-    """Quick settings, without dropout unless asked for."""
-    quick = {
-        "epochs": 4,
-        "patience": 4,
-        "batch_size": 32,
-        "dropout": 0.0,
-        "head_dropout": 0.0,
-        "backbone_learning_rate": 1e-3,
-        "head_learning_rate": 1e-2,
-        "readout": ["cls", "mean", "genes"],
-        "gene_rank": 2,
-        "head_dim": 8,
-        "last_layers": 1,
-    }
-    return PARAMS.finetune.model_copy(update=quick | changes)
+def build(checkpoint: Path, config: Finetune, seed: int = 1) -> EncoderClassifier:
+    """An untrained classifier of the three conditions."""
+    torch.manual_seed(seed)
+    return EncoderClassifier(load_checkpoint(checkpoint).backbone, torch.arange(GENES), len(CONDITIONS), config)
 
 
-def loss_config(**changes) -> Loss:
+def finetune_config(**changes: Any) -> Finetune:
+    """Quick settings without dropout; ``finetune_config(head__dropout=0.5)`` changes ``head.dropout``."""
+    content = PARAMS.finetune.model_dump()
+    for path, value in (QUICK | changes).items():
+        *sections, key = path.split("__")
+        section = content
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    return Finetune.model_validate(content)
+
+
+def loss_config(**changes: Any) -> Loss:
     """The default loss with some keys changed."""
     return Loss.model_validate(PARAMS.finetune.loss.model_dump() | changes)

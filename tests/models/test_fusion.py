@@ -12,14 +12,14 @@ import torch
 from reverse_perturbation.config import Fusion
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.embed import embed_cells
+from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.network.classifier import save_classifier
 from reverse_perturbation.models.finetune.training.history import chosen_epoch
 from reverse_perturbation.models.finetune.training.train import fit, make_optimizer
 from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression, load_fusion
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
-from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens
-from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, finetune_config
+from tests.models.conftest import CONDITIONS, GENES, ONE, finetune_config
 
 CPU = torch.device("cpu")
 NAMES = [f"G{i}" for i in range(GENES)]
@@ -56,7 +56,7 @@ def folder(fitted, tmp_path):
 def build(checkpoint, folder, config, rate=1e-3, seed=1, dropout=0.0) -> FusionClassifier:
     linear = LinearPart.load(folder, NAMES, CONDITIONS, "cells.h5ad")
     torch.manual_seed(seed)
-    backbone = load_checkpoint(checkpoint).model
+    backbone = load_checkpoint(checkpoint).backbone
     fusion = Fusion(linear_learning_rate=rate, linear_dropout=dropout)
     return FusionClassifier(backbone, torch.arange(GENES), linear, config, fusion)
 
@@ -73,7 +73,7 @@ def same_as_logreg(found, fitted, expression) -> None:
 
 @pytest.mark.parametrize("adaptation", ["frozen", "head", "last_n", "lora", "full"])
 def test_before_training_it_scores_as_logreg(checkpoint, folder, fitted, cells, expression, adaptation):
-    config = finetune_config(adaptation=adaptation, readout=["cls", "mean"])
+    config = finetune_config(adaptation__mode=adaptation, head__readout=["cls", "mean"])
     found = outputs(build(checkpoint, folder, config), cells)
     same_as_logreg(found, fitted, expression)
     assert found.log_proba.std() > 0.1
@@ -108,13 +108,13 @@ def test_tokens_left_out_leave_the_expression(cells):
     assert (found.take(np.array([8])).values == cells.take(np.array([8])).values).all()
 
 
-def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, folder, fitted, cells, expression, task):
+def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, folder, fitted, cells, expression, data):
     """The logistic regression has them in its intercept already: epoch 0 is still its answer."""
     rates = {"backbone_learning_rate": 1e-12, "head_learning_rate": 1e-12}
-    config = finetune_config(sampler="balanced", cells_per_condition=8, epochs=1, **rates)
+    config = finetune_config(sampler__kind="balanced", sampler__cells_per_condition=8, schedule__epochs=1, **rates)
     model = build(checkpoint, folder, config, rate=0.0)
-    uneven = task.train[(task.targets[task.train] > 0) | (task.train < 9)]
-    fit(model, dataclasses.replace(task, tokens=cells, train=uneven), config, seed=0, epochs=1, accelerator=ONE)
+    uneven = data.train[(data.targets[data.train] > 0) | (data.train < 9)]
+    fit(model, dataclasses.replace(data, tokens=cells, train=uneven), config, seed=0, epochs=1, accelerator=ONE)
     same_as_logreg(outputs(model, cells), fitted, expression)
 
 
@@ -131,11 +131,11 @@ def test_it_scores_as_logreg_with_many_genes(tmp_path):
     assert found == pytest.approx(fitted.log_proba(expression), abs=1e-5)
 
 
-def test_both_parts_learn(checkpoint, folder, cells, task):
+def test_both_parts_learn(checkpoint, folder, cells, data):
     config = finetune_config()
     model = build(checkpoint, folder, config)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    batch, target = cells.batch(task.train[:32]), torch.from_numpy(task.targets[task.train[:32]])
+    batch, target = cells.batch(data.train[:32]), torch.from_numpy(data.targets[data.train[:32]])
     optimizer = make_optimizer(model, config)
     for step in range(2):
         optimizer.zero_grad()
@@ -150,29 +150,31 @@ def test_both_parts_learn(checkpoint, folder, cells, task):
     assert {"linear.weight", "head.classify.weight", "backbone.transformer_encoder.layers.2.linear1.weight"} <= changed
 
 
-def test_training_improves_on_a_logreg_that_knows_little(checkpoint, folder, expression, cells, task):
+def test_training_improves_on_a_logreg_that_knows_little(checkpoint, folder, expression, cells, data):
     """Fitted on shuffled labels; the tokens tell these cells' conditions."""
     shuffled = np.random.default_rng(3).permutation(LABELS[:60])
     LogisticRegression("none", 1.0, 500).fit(expression[:60], shuffled).save(folder, NAMES)
-    config = finetune_config(epochs=12, patience=12, batch_size=16, readout=["genes"])
+    config = finetune_config(
+        schedule__epochs=12, schedule__patience=12, sampler__batch_size=16, head__readout=["genes"]
+    )
     model = build(checkpoint, folder, config)
-    history = fit(model, on(task, cells), config, seed=0, epochs=12, accelerator=ONE, include_untrained=True)
+    history = fit(model, on(data, cells), config, seed=0, epochs=12, accelerator=ONE, include_untrained=True)
     assert chosen_epoch(history).mrr > history[0].mrr + 0.1
-    hits = outputs(model, cells).log_proba[task.validation].argmax(axis=1) == task.targets[task.validation]
+    hits = outputs(model, cells).log_proba[data.validation].argmax(axis=1) == data.targets[data.validation]
     assert hits.mean() == pytest.approx(chosen_epoch(history).exact_hit_at_1)
 
 
-def test_a_learning_rate_of_zero_keeps_the_linear_part(checkpoint, folder, fitted, cells, task):
-    config = finetune_config(epochs=2)
+def test_a_learning_rate_of_zero_keeps_the_linear_part(checkpoint, folder, fitted, cells, data):
+    config = finetune_config(schedule__epochs=2)
     model = build(checkpoint, folder, config, rate=0.0)
     assert [group["name"] for group in model.parameter_groups(config)] == ["backbone", "head"]
-    fit(model, on(task, cells), config, seed=0, epochs=2, accelerator=ONE)
+    fit(model, on(data, cells), config, seed=0, epochs=2, accelerator=ONE)
     assert torch.equal(model.linear.weight, torch.from_numpy(fitted.coef).float())
     assert model.head.classify.weight.abs().max() > 0
 
 
 def test_the_linear_part_has_a_learning_rate_of_its_own_and_no_decay(checkpoint, folder):
-    config = finetune_config(weight_decay=0.3)
+    config = finetune_config(optimizer__weight_decay=0.3)
     model = build(checkpoint, folder, config, rate=2e-4)
     linear, bias = model.linear.weight.detach().clone(), model.head.embed[-1].weight.detach().clone()
     optimizer = make_optimizer(model, config)
@@ -185,16 +187,16 @@ def test_the_linear_part_has_a_learning_rate_of_its_own_and_no_decay(checkpoint,
     assert (model.head.embed[-1].weight.abs() < bias.abs()).any()
 
 
-def on(task, cells):
-    return dataclasses.replace(task, tokens=cells)
+def on(data, cells):
+    return dataclasses.replace(data, tokens=cells)
 
 
-def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, cells, expression, task):
+def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, cells, expression, data):
     """Labels that are wrong for the cells to learn from; validation cells keep theirs."""
-    targets = task.targets.copy()
-    targets[task.train] = (targets[task.train] + 1) % 3
-    wrong = dataclasses.replace(task, tokens=cells, targets=targets)
-    config = finetune_config(epochs=3, batch_size=4)
+    targets = data.targets.copy()
+    targets[data.train] = (targets[data.train] + 1) % 3
+    wrong = dataclasses.replace(data, tokens=cells, targets=targets)
+    config = finetune_config(schedule__epochs=3, sampler__batch_size=4)
     model = build(checkpoint, folder, config, rate=1.0)
     history = fit(model, wrong, config, seed=0, epochs=3, accelerator=ONE, include_untrained=True)
     assert [epoch.epoch for epoch in history] == [0, 1, 2, 3]
@@ -204,17 +206,17 @@ def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, ce
     same_as_logreg(outputs(model, cells), fitted, expression)
 
 
-def test_a_refit_of_no_epochs_is_logreg(checkpoint, folder, fitted, cells, expression, task):
+def test_a_refit_of_no_epochs_is_logreg(checkpoint, folder, fitted, cells, expression, data):
     model = build(checkpoint, folder, finetune_config())
-    assert fit(model, on(task, cells), finetune_config(), seed=0, epochs=0, accelerator=ONE) == []
+    assert fit(model, on(data, cells), finetune_config(), seed=0, epochs=0, accelerator=ONE) == []
     same_as_logreg(outputs(model, cells), fitted, expression)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-2])
-def test_saved_and_loaded_it_scores_the_same(checkpoint, folder, cells, task, tmp_path, rate):
-    config = finetune_config(epochs=1)
+def test_saved_and_loaded_it_scores_the_same(checkpoint, folder, cells, data, tmp_path, rate):
+    config = finetune_config(schedule__epochs=1)
     model, other = build(checkpoint, folder, config, rate), build(checkpoint, folder, config, rate, seed=2)
-    fit(model, on(task, cells), config, seed=0, epochs=1, accelerator=ONE)
+    fit(model, on(data, cells), config, seed=0, epochs=1, accelerator=ONE)
     loaded = load_checkpoint(checkpoint)
     about = {"fusion": {"linear_learning_rate": rate, "linear_dropout": 0.0}, "genes": NAMES}
     save_classifier(tmp_path / "model", {"selection": other, "final": model}, CONDITIONS, loaded, config, **about)

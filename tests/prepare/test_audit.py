@@ -11,7 +11,8 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reverse_perturbation.data.screen.contract import read_source, write_cells
+from reverse_perturbation.data.screen.contract import write_cells
+from reverse_perturbation.prepare.h5ad import read_source
 from reverse_perturbation.prepare.audit import N_BINS, audit, possible_bins
 from reverse_perturbation.stages.audit import main
 

@@ -1,7 +1,6 @@
 """What the door lets in, and the one clear error for each thing it does not."""
 
 import re
-import time
 from pathlib import Path
 
 import anndata as ad
@@ -12,9 +11,10 @@ import pytest
 import scipy.sparse as sp
 from anndata.io import write_elem
 
-from reverse_perturbation.data import contract
-from reverse_perturbation.data.screen.contract import read_cells, read_obs, read_source, write_cells
+from reverse_perturbation.data.screen.contract import read_cells, write_cells
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.prepare import h5ad
+from reverse_perturbation.prepare.h5ad import read_source
 
 COUNTS = np.array([[1, 0, 3], [0, 2, 0], [5, 0, 1], [0, 0, 0]])
 LABELS = ["A+ctrl", "ctrl+A", "A+B", "ctrl"]
@@ -61,7 +61,7 @@ def test_control_may_be_written_in_several_ways(tmp_path, control):
 
 @pytest.mark.parametrize("layout", [np.asarray, sp.csc_matrix, lambda x: sp.csr_matrix(x.astype(np.int64))])
 def test_counts_may_be_dense_or_stored_by_columns_or_integers(tmp_path, monkeypatch, layout):
-    monkeypatch.setattr(contract, "DENSE_ROWS", 3)
+    monkeypatch.setattr(h5ad, "DENSE_ROWS", 3)
     cells = source()
     cells.layers["counts"] = layout(COUNTS.astype(np.float32))
     counts = read_source(saved(tmp_path, cells)).layers["counts"]
@@ -313,50 +313,6 @@ def test_a_truncated_file_is_cut_short_wherever_it_ends(tmp_path, share):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="damaged or cut short"):
         read_source(path)
-
-
-def test_prepared_cells_survive_the_disk(tmp_path):
-    cells = read_source(saved(tmp_path, source(total_counts=[100, 50, 6, 0], gem_group=[1, 1, 2, 2])))
-    write_cells(tmp_path / "cells.h5ad", cells)
-    again = read_cells(tmp_path / "cells.h5ad")
-    assert isinstance(again.layers["counts"], sp.csr_matrix)
-    assert (again.layers["counts"] != cells.layers["counts"]).nnz == 0
-    assert again.layers["counts"].dtype == np.float32
-    pd.testing.assert_frame_equal(again.obs, cells.obs)
-    assert list(again.var_names) == GENES
-    assert again.X is None
-    pd.testing.assert_frame_equal(read_obs(tmp_path / "cells.h5ad"), cells.obs)
-
-
-def test_the_same_cells_give_the_same_bytes(tmp_path):
-    """Else DVC would rerun every later stage; a time stamp in the file would show after a second."""
-    user = saved(tmp_path, source(total_counts=[100, 50, 6, 0]))
-    write_cells(tmp_path / "a.h5ad", read_source(user))
-    time.sleep(1.1)
-    write_cells(tmp_path / "b.h5ad", read_source(user))
-    assert (tmp_path / "a.h5ad").read_bytes() == (tmp_path / "b.h5ad").read_bytes()
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "cells.h5ad"
-    path.write_text("old")
-
-    def broken(*_, **__):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(contract, "write_elem", broken)
-    with pytest.raises(OSError, match="disk full"):
-        write_cells(path, source())
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_only_prepared_cells_are_read_as_such(tmp_path):
-    with pytest.raises(InputError, match=r"user\.h5ad: not a file of prepared cells"):
-        read_cells(saved(tmp_path, source()))
-    for read in (read_cells, read_obs):
-        with pytest.raises(InputError, match=r"cells\.h5ad: no such file; run `dvc repro prepare`"):
-            read(tmp_path / "cells.h5ad")
 
 
 def test_the_real_subset(norman_subset):

@@ -14,7 +14,8 @@ from scipy.stats import f_oneway, nbinom
 
 from reverse_perturbation.conditions import canonical, genes_of, twins
 from reverse_perturbation.config import Simulated
-from reverse_perturbation.data.screen.contract import read_source, write_cells
+from reverse_perturbation.data.screen.contract import write_cells
+from reverse_perturbation.prepare.h5ad import read_source
 from reverse_perturbation.data.screen.genes import load_aliases, map_genes
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.errors import InputError
@@ -34,7 +35,7 @@ ALIASES = {"OLD1": "NEW1", "OLD2": "NEW2", "OLD3": "NEW3", "OLDER1": "NEW1", "GE
 
 
 def size(conditions: int = 5, cells: int = 1390, genes: int = 100, seed: int = 0) -> Simulated:
-    return Simulated(conditions=conditions, cells=cells, genes=genes, seed=seed)
+    return Simulated(n_conditions=conditions, n_cells=cells, n_genes=genes, seed=seed)
 
 
 def small(config: Simulated | None = None, **options):
@@ -125,11 +126,11 @@ def test_any_plan_keeps_its_promises(conditions, share):
 @pytest.mark.parametrize(
     ("table", "config", "said"),
     [
-        (SMALL, size(cells=408), "data.simulated.cells: 408 are too few for 5 conditions.*split.min_cells.*409"),
-        (SMALL, size(cells=1_500), "data.simulated.cells: 1500.*have 1439 cells"),
-        (SMALL, size(conditions=6), "data.simulated.conditions: 6.*has 5 conditions"),
-        (SMALL, size(genes=2), "data.simulated.genes: 2.*perturb 4 genes"),
-        (SMALL, size(genes=1_000), "data.simulated.genes: 1000.*ask for at most"),
+        (SMALL, size(cells=408), "data.simulated.n_cells: 408 are too few for 5 conditions.*split.min_cells.*409"),
+        (SMALL, size(cells=1_500), "data.simulated.n_cells: 1500.*have 1439 cells"),
+        (SMALL, size(conditions=6), "data.simulated.n_conditions: 6.*has 5 conditions"),
+        (SMALL, size(genes=2), "data.simulated.n_genes: 2.*perturb 4 genes"),
+        (SMALL, size(genes=1_000), "data.simulated.n_genes: 1000.*ask for at most"),
         (SMALL.iloc[:2], size(), "no row for control"),
         (SMALL.iloc[[0, 0, 6]], size(), "'A\\+ctrl' stands twice"),
         (SMALL.rename(columns={"cells": "n"}), size(), "needs columns condition and cells"),

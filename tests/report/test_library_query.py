@@ -19,7 +19,7 @@ def grid_rows(skipped: int = 1, held_out: int = 4) -> pd.DataFrame:
     """Four conditions; ``skipped`` have too few query cells for pseudo-bulks of 10, ``held_out`` enough validation."""
     rows = []
     for model in ("scgpt", "pca", "logreg"):
-        for part, labels, cells, mrrs, conditions in (
+        for part, labels, cells_per_query, mrrs, conditions in (
             ("validation", "canonical", 1, CELL, 4),
             ("validation", "canonical", 5, BULK, held_out),
             ("query", "canonical", 1, CELL, 4),
@@ -31,10 +31,10 @@ def grid_rows(skipped: int = 1, held_out: int = 4) -> pd.DataFrame:
                     continue
                 value = (mrr - 0.01 * (part == "query") - 0.1 * (model == "pca")) if conditions else np.nan
                 key = dict(zip(("ranking", "embedding", "similarity"), setting, strict=True))
-                size = {"queries": conditions * (10 if cells == 1 else 5), "conditions": 4}
-                row = {"model": model, "labels": labels, "part": part, "cells": cells} | key | size
+                size = {"queries": conditions * (10 if cells_per_query == 1 else 5), "conditions": 4}
+                row = {"model": model, "labels": labels, "part": part, "cells_per_query": cells_per_query} | key | size
                 row |= {"skipped_conditions": 4 - conditions, "mrr": value, "exact_hit@1": value}
-                alone = cells > 1 and conditions == 1
+                alone = cells_per_query > 1 and conditions == 1
                 for name in ("mrr", "exact_hit@1"):
                     row |= {f"{name}_low": np.nan if alone else value - 0.2, f"{name}_high": value + 0.2}
                 rows.append(row)
@@ -42,27 +42,32 @@ def grid_rows(skipped: int = 1, held_out: int = 4) -> pd.DataFrame:
 
 
 def test_the_choice_is_validation_s_and_its_confirmation_the_query_cells():
-    table = {(row["model"], row["at hand"]): row for row in chosen_table(grid_rows(), "canonical")}
-    assert list(table) == [("pca", "one cell"), ("scgpt", "one cell"), ("pca", "pseudo-bulk"), ("scgpt", "pseudo-bulk")]
-    row = table["scgpt", "one cell"]
+    table = {(row["model"], row["queries"]): row for row in chosen_table(grid_rows(), "canonical")}
+    assert list(table) == [
+        ("pca", "single cells"),
+        ("scgpt", "single cells"),
+        ("pca", "pseudo-bulks"),
+        ("scgpt", "pseudo-bulks"),
+    ]
+    row = table["scgpt", "single cells"]
     assert (row["ranking"], row["embedding"], row["similarity"]) == ("raw_cell", "whitened", "euclidean")
     assert row["validation mrr"] == "0.400 (0.200 to 0.600)"
     assert row["others in its interval"] == "1 of 1"
-    assert (row["query cells averaged"], row["query mrr"]) == ("1", "0.390 (0.190 to 0.590)")
+    assert (row["cells per query"], row["query mrr"]) == ("1", "0.390 (0.190 to 0.590)")
     assert row["classifier"] == pytest.approx(0.59)
-    assert np.isnan(table["pca", "one cell"]["classifier"])
-    assert table["scgpt", "pseudo-bulk"]["ranking"] == "mean"
-    assert table["scgpt", "pseudo-bulk"]["query cells averaged"] == "10"
+    assert np.isnan(table["pca", "single cells"]["classifier"])
+    assert table["scgpt", "pseudo-bulks"]["ranking"] == "mean"
+    assert table["scgpt", "pseudo-bulks"]["cells per query"] == "10"
 
 
 def test_the_recommendation_in_words():
     page = library_query(grid_rows(), PARAMS)
     cell, bulk = re.findall(r"^- .*$", page.split("## What the words mean")[0], flags=re.M)
     assert cell == (
-        "- **One cell at hand: scgpt, library `raw_cell`, embedding `whitened`, `euclidean`**, validation mrr 0.400. "
+        "- **Single-cell queries: scgpt, library `raw_cell`, embedding `whitened`, `euclidean`**, validation mrr 0.400. "
         "The best classifier, scgpt's, is higher: 0.600. On the query cells: mrr 0.390 (0.190 to 0.590)."
     )
-    assert bulk.startswith("- **A pseudo-bulk at hand: scgpt, library `mean`, embedding `plain`, `cosine`**")
+    assert bulk.startswith("- **Pseudo-bulk queries: scgpt, library `mean`, embedding `plain`, `cosine`**")
     assert bulk.endswith("On the query cells, by cells averaged: mrr 0.490 for 10.")
 
 
@@ -72,7 +77,7 @@ def test_sizes_no_condition_has_are_told_and_leave_no_nan():
     assert "No condition has query cells enough to confirm it." in page
     assert not re.search(r"\b(nan|none)\b", page, flags=re.I)
     page = library_query(grid_rows(held_out=0), PARAMS)
-    assert "- **A pseudo-bulk at hand**: no condition has 5 validation cells to choose by; lower" in page
+    assert "- **Pseudo-bulk queries**: no condition has 5 validation cells to choose by; lower" in page
     assert not re.search(r"\b(nan|none)\b", page, flags=re.I)
 
 

@@ -1,6 +1,7 @@
 """The report holds every row, warns of simulated cells and of nothing else, and its pictures are there."""
 
 import re
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from reverse_perturbation.comparison.compare import SHARED
 from reverse_perturbation.config import Params
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.report import plots
-from reverse_perturbation.report.probe import probes_section
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.probe import probe_section
 from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.runs import Run
 from reverse_perturbation.stages import analysis, compare, report
 from reverse_perturbation.storage import write_json
 from tests.end_to_end.pipeline import params
@@ -24,8 +26,10 @@ CONDITIONS = np.array(["A+B", "A+ctrl", "B+ctrl", "D+ctrl"], dtype=object)
 LABELS = np.repeat(CONDITIONS, 10)
 # How far the truth stands out: PCA loses to all, the last seed of scGPT to the first.
 STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "fusion-0": 2.1, "fusion-1": 2.2}
-STRENGTH |= {"logreg-42": 2.0, "logreg_default-42": 1.8, "pca-42": 0.2}
+STRENGTH |= {"logreg": 2.0, "logreg_default": 1.8, "pca": 0.2}
 TRAINED = ("scgpt", "fusion")
+BASELINES = ("logreg", "logreg_default", "pca")
+RUNS = [*(Run(model, seed) for model in TRAINED for seed in (0, 1)), *map(Run, BASELINES)]
 PICTURES = ["reach.png", "errors.png", "by_effect.png", "reliability.png"]
 PICTURES += ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
 SPLIT = {"cells": {"reference": 1300, "validation": 90, "query": 40}, "conditions": 4, "cells_left_out": 51}
@@ -39,8 +43,8 @@ FACTS = pd.DataFrame(
     }
 )
 REACH = pd.DataFrame(
-    [(name, averaged, 0.25, 0.5, 8) for averaged in ("1", "10", "half") for name in CONDITIONS],
-    columns=["condition", "averaged", "exact_hit@1", "mrr", "groups"],
+    [(name, size, 0.25, 0.5, 8) for size in ("1", "10", "half") for name in CONDITIONS],
+    columns=["condition", "cells_per_query", "exact_hit@1", "mrr", "groups"],
 )
 
 
@@ -51,35 +55,37 @@ def proba(name: str) -> np.ndarray:
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
-def averaged(run: str, ranking: str, single: float) -> pd.DataFrame:
+def by_size(run: Run, ranking: str, single: float) -> pd.DataFrame:
     """Hits of a run by number of cells: the same for all conditions with one, with ten for one condition alone."""
     rows = [(name, 1, single, 10) for name in CONDITIONS] + [("A+ctrl", 10, single + 0.2, 5)]
-    table = pd.DataFrame(rows, columns=["condition", "averaged", "exact_hit@1", "queries"])
-    return table.assign(run=run, ranking=ranking, mrr=0.5)
+    table = pd.DataFrame(rows, columns=["condition", "cells_per_query", "exact_hit@1", "queries"])
+    return table.assign(model=run.model, seed=run.seed, ranking=ranking, mrr=0.5)
 
 
-def analyse(folder, names, source):
+def analyse(folder, runs, source):
     """Write what the stage analysis would have."""
     config = Params.model_validate(params()).analysis
     rows = {}
-    for name in names:
-        scores = Scores.load(folder / "scores" / f"{name}.npz")
+    for run in runs:
+        scores = Scores.load(run.scores(folder / "scores"))
         found = calibration.tables(scores, scores, "classifier", config)
         found |= errors.tables(scores, FACTS, np.eye(4), config.similar)
-        by_size = [averaged(name, "classifier", 0.1 + 0.1 * sorted(STRENGTH).index(name))]
-        found["averaged"] = pd.concat(by_size + [averaged(name, "bootstrap", 0.3)] * name.startswith("scgpt"))
+        sizes = [by_size(run, "classifier", 0.1 + 0.1 * sorted(STRENGTH).index(run.name))]
+        found["cells_per_query"] = pd.concat(sizes + [by_size(run, "bootstrap", 0.3)] * (run.model == "scgpt"))
         for table, frame in found.items():
-            rows.setdefault(table, []).append(frame.assign(run=name))
+            rows.setdefault(table, []).append(frame.assign(model=run.model, seed=run.seed))
     bound = {}
     if source == "simulated":
         bound = {"simulator_bound": {"exact_hit@1": 0.987, "mrr": 0.991}}
-        rows["averaged"].append(averaged("simulator bound", "posterior", 0.8))
-    tables = {name: pd.concat(frames) for name, frames in rows.items()} | {"facts": FACTS, "split_half": REACH}
+        rows["cells_per_query"].append(by_size(Run("simulator bound"), "posterior", 0.8))
+    tables = {name: pd.concat(frames) for name, frames in rows.items()}
+    calibrated = tables["calibration"].set_index(pd.Index([run.name for run in runs]))
+    tables |= {"facts": FACTS, "split_half": REACH}
     (folder / "analysis").mkdir(exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / "analysis" / f"{name}.csv", index=False)
     cap = {"exact_hit@1": 0.875, "mrr": 0.9375}
-    write_json(folder / "metrics" / "analysis.json", analysis.summary(tables, cap) | bound)
+    write_json(folder / "metrics" / "analysis.json", analysis.summary(calibrated, REACH, cap) | bound)
 
 
 def probe(at_chance: bool) -> dict:
@@ -97,8 +103,9 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
     """Write what the stages before would have, then run compare and report."""
     about = {field: f"the {field}" for field in SHARED} | {
         "source": source,
+        "data": "simulated" if source == "simulated" else "norman_subset",
         "query": query,
-        "query_draws": {"cells": 10, "draws": 5, "seed": 42},
+        "query_draws": {"cells_per_query": 10, "draws": 5, "seed": 42},
         "labels": "canonical",
         "split_seed": 42,
         "queries": 40,
@@ -106,30 +113,29 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         "ranking": "classifier",
         "skipped_conditions": 3,
     }
-    names = [name for name in STRENGTH if not name.startswith(TRAINED) or int(name[-1]) in seeds]
-    names = [name for name in names if name.split("-")[0] in models or not name.startswith(TRAINED)]
-    for name in names:
-        scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(name))
-        scores.save(folder / "scores" / f"{name}.npz")
+    trained = [Run(model, seed) for model in models for seed in seeds]
+    runs = [*trained, *map(Run, BASELINES)]
+    for run in runs:
+        scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(run.name))
+        scores.save(run.scores(folder / "scores"))
         found = registry.compute(scores.scores, LABELS, CONDITIONS)
-        own = about | {"training_seed": int(name[-1]) if name.startswith(TRAINED) else None}
+        own = about | {"model": run.model, "training_seed": run.seed}
         rest = {"validation": {"exact_hit@1": 0.123, "mrr": 0.321}, "chance": registry.chance(LABELS, CONDITIONS)}
-        write_json(folder / "metrics" / f"{name}.json", found | rest | {"provenance": own})
+        write_json(run.metrics(folder / "metrics"), found | rest | {"provenance": own})
     grid_rows(skipped).to_csv(folder / "grid.csv", index=False)
-    for run in [name for name in names if name.startswith(TRAINED)] if training else ():
-        curves = folder / "training" / run / "plots" / "metrics"
+    for run in trained if training else ():
+        curves = run.curves(folder / "training") / "plots" / "metrics"
         curves.mkdir(parents=True, exist_ok=True)
         for name in ("train_loss", "validation_loss", "exact_hit_at_1", "mrr"):
             pd.DataFrame({"step": [0, 1], name: [0.5, 0.25]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
         for name in ("backbone_learning_rate", "head_learning_rate"):
             pd.DataFrame({"step": [0, 1], name: [1e-3, 0.0]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
     with (folder / "params.yaml").open("w") as file:
-        YAML(typ="safe").dump(params(seeds=list(seeds), models=list(models)), file)
-    analyse(folder, names, source)
-    write_json(folder / "metrics" / "probes.json", probes())
+        YAML(typ="safe").dump(params(seeds=list(seeds), models=list(models), baselines=list(BASELINES)), file)
+    analyse(folder, runs, source)
+    write_json(folder / "metrics" / "probe.json", probes())
     write_json(folder / "metrics" / "split.json", SPLIT)
     shared = ["--params", folder / "params.yaml", "--metrics", folder / "metrics", "--scores", folder / "scores"]
-    shared += ["--baselines", "logreg", "logreg_default", "pca"]
     compare.main([*map(str, shared), "--output", str(folder / "metrics" / "comparison.json")])
     places = [
         "--grid",
@@ -163,7 +169,7 @@ def table(text: str, heading: str, number: int = 0) -> pd.DataFrame:
 def test_every_model_and_seed_has_its_row_the_losing_ones_too(simulated):
     _, text = simulated
     found = table(text, "Every model and seed")
-    assert found["model"].tolist() == [name.rsplit("-", 1)[0] for name in STRENGTH] + ["chance"]
+    assert found["model"].tolist() == [run.model for run in RUNS] + ["chance"]
     assert found["training seed"].tolist() == ["0", "1", "0", "1", "-", "-", "-", "-"]
     for name, shown in zip(STRENGTH, found["mrr"], strict=False):
         assert shown == f"{registry.compute(proba(name), LABELS, CONDITIONS)['mrr']:.3f}"
@@ -183,6 +189,19 @@ def test_the_verdict_names_the_number_of_missed_targets(simulated):
     assert f"**Verdict: {missed} of 5 targets are missed.**" in text
 
 
+def test_seeds_are_counted_in_whole_numbers(simulated):
+    criteria = table(simulated[1], "The specification's success criteria").set_index("criterion")
+    assert criteria.loc["training seeds", ["found", "needed", "verdict"]].tolist() == ["2", "2", "passed"]
+    assert criteria.loc["scGPT mrr", "needed"] == "0.450"
+
+
+def test_each_baseline_is_described_by_its_own_file(simulated):
+    section = simulated[1].split("## Every model and seed")[1].split("\n## ")[0]
+    lines = re.findall(r"^- `(\w+)`: (.*)$", section, flags=re.M)
+    modules = {name: import_module(f"reverse_perturbation.models.baselines.{name}") for name in BASELINES}
+    assert dict(lines) == {name: module.__doc__.splitlines()[0] for name, module in modules.items()}
+
+
 def test_probes_are_told_and_a_leak_cannot_be_overlooked(simulated):
     section = simulated[1].split("## Leak probes")[1]
     assert (
@@ -191,7 +210,7 @@ def test_probes_are_told_and_a_leak_cannot_be_overlooked(simulated):
     )
     assert "| all_targets | gem group | - | - | - | - | - | absent from the data |" in section
     assert "the target genes tell nothing" in section
-    assert "**Leak: all_targets: zeros above chance.**" in probes_section(probes(["all_targets: zeros"]))
+    assert "**Leak: all_targets: zeros above chance.**" in probe_section(probes(["all_targets: zeros"]))
 
 
 def test_the_cells_and_the_duplicates_among_them_are_told(simulated):
@@ -217,7 +236,7 @@ def test_the_gap_is_shown_with_both_kinds_of_interval(simulated, model):
     heading, row = "The gap to the tuned logistic regression", (model, "exact_hit@1")
     gap = table(text, heading).set_index(["model", "metric"]).loc[row]
     assert gap["mean"] == f"{np.mean(hits):.3f}"
-    assert gap["gap"] == f"{np.mean(hits) - hit['logreg-42']:.3f}"
+    assert gap["gap"] == f"{np.mean(hits) - hit['logreg']:.3f}"
     assert gap["std over seeds"] == f"{np.std(hits, ddof=1):.3f}"
     assert float(gap["95 % low"]) < float(gap["gap"]) < float(gap["95 % high"])
     seeds = table(text, heading, 1).set_index(["model", "metric"]).loc[row]
@@ -230,7 +249,9 @@ def test_the_warning_of_simulated_cells_stands_over_those_alone(simulated, tmp_p
     assert text.index("**Simulated cells.**") < text.index("Verdict")
     real = make(tmp_path, source="h5ad")
     assert "imulated" not in real
-    assert "Measured on: h5ad data" in real
+    assert "Measured on: norman_subset data" in real
+    assert table(real, "Every model and seed")["slice"].str.startswith("norman_subset, mask").all()
+    assert "h5ad data" not in real
 
 
 def test_no_nan_and_no_none(simulated, tmp_path):
@@ -240,13 +261,11 @@ def test_no_nan_and_no_none(simulated, tmp_path):
 
 def test_the_libraries_are_summed_up_and_the_grid_is_pointed_to(simulated, tmp_path):
     heading = "Libraries and queries"
-    found = table(simulated[1], heading).set_index(["model", "at hand"])
-    assert found.loc[("scgpt", "pseudo-bulk"), ["ranking", "query cells averaged"]].tolist() == ["mean", "10"]
+    found = table(simulated[1], heading).set_index(["model", "queries"])
+    assert found.loc[("scgpt", "pseudo-bulks"), ["ranking", "cells per query"]].tolist() == ["mean", "10"]
     assert "[library_query.md](library_query.md)" in simulated[1]
-    found = table(make(tmp_path, skipped=4), heading).set_index(["model", "at hand"])
-    assert (
-        found.loc[("scgpt", "pseudo-bulk"), ["query cells averaged", "query mrr", "classifier"]].tolist() == ["-"] * 3
-    )
+    found = table(make(tmp_path, skipped=4), heading).set_index(["model", "queries"])
+    assert found.loc[("scgpt", "pseudo-bulks"), ["cells per query", "query mrr", "classifier"]].tolist() == ["-"] * 3
 
 
 def test_one_seed_and_pseudobulks_come_with_their_caveats(simulated, tmp_path):
@@ -324,7 +343,7 @@ def test_confidence_has_every_model(simulated):
     models = ["scgpt", "fusion", "logreg", "logreg_default", "pca"]
     assert table(text, "Confidence")["model"].tolist() == models
     by_margin = table(text, "Confidence", 1).set_index(["model", "measure"])
-    found = registry.compute(proba("pca-42"), LABELS, CONDITIONS)
+    found = registry.compute(proba("pca"), LABELS, CONDITIONS)
     for name in ("confidence_auc", "aurc", "confidence_roc_auc"):
         assert by_margin.loc[("pca", "margin"), name] == f"{found[name]:.3f}"
 
@@ -345,7 +364,7 @@ def test_rows_for_dvc_plots(simulated):
         assert hits[name, 1] == pytest.approx(found["exact_hit@1"], abs=1e-6)
         assert hits[name, 4] == 1
     coverage = pd.read_csv(folder / "coverage.csv").set_index(["model", "coverage"])["accuracy"]
-    assert coverage["pca-42", 1.0] == pytest.approx(hits["pca-42", 1], abs=1e-6)
+    assert coverage["pca", 1.0] == pytest.approx(hits["pca", 1], abs=1e-6)
     answers = pd.read_csv(folder / "confusion.csv")
     assert (answers["actual"] == LABELS).all()
     assert (answers["actual"] == answers["predicted"]).mean() == pytest.approx(hits["scgpt-0", 1])
@@ -357,11 +376,11 @@ def test_without_training_curves_there_is_still_a_report(tmp_path):
 
 def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_path, monkeypatch):
     """One model may never answer with a condition that another does."""
-    assert set(np.argmax(proba("scgpt-0"), axis=1)) < set(np.argmax(proba("logreg-42"), axis=1))
+    assert set(np.argmax(proba("scgpt-0"), axis=1)) < set(np.argmax(proba("logreg"), axis=1))
     drawn = {}
     monkeypatch.setattr(plots, "confusion", lambda matrices, path, title: drawn.update(matrices))
     make(tmp_path)
-    assert list(drawn) == ["scgpt-0", "logreg-42"]
+    assert list(drawn) == ["scgpt-0", "logreg"]
     for name, matrix in drawn.items():
         assert matrix.index.tolist() == matrix.columns.tolist() == CONDITIONS.tolist()
         assert matrix.sum(axis=1).tolist() == pytest.approx([1] * 4)
@@ -373,9 +392,10 @@ def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_pa
     "missing",
     [
         "metrics/comparison.json",
-        "metrics/pca-42.json",
+        "metrics/pca.json",
         "metrics/analysis.json",
         "metrics/split.json",
+        "metrics/probe.json",
         "analysis/facts.csv",
         "scores/scgpt-1.npz",
         "grid.csv",
@@ -390,7 +410,7 @@ def test_a_missing_file_ends_with_one_line(simulated, tmp_path, capsys, missing)
     arguments += ["--training", "training", "--plots", "plots", "--output", "again.md"]
     arguments = [each if each.startswith("--") else str(tmp_path / each) for each in arguments]
     with pytest.raises(SystemExit) as stopped:
-        report.main([*arguments, "--baselines", "logreg", "logreg_default", "pca"])
+        report.main(arguments)
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / missing}: no such file; run `dvc repro")

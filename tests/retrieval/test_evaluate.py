@@ -37,20 +37,20 @@ LIBRARY = Library(
 CELL = QuerySetting("classifier", "cell", "canonical")
 
 
-def evaluator(legacy, parts, space="canonical", bulk_cells=2, draws=1) -> Evaluator:
+def evaluator(legacy, parts, space="canonical", cells_per_query=2, draws=1) -> Evaluator:
     return Evaluator(
-        cells=np.array([f"c{i}" for i in range(len(legacy))], dtype=object),
+        cell_ids=np.array([f"c{i}" for i in range(len(legacy))], dtype=object),
         legacy=np.array(legacy, dtype=object),
         parts=np.array(parts, dtype=object),
         fitted_space=space,
         library=LIBRARY,
-        query=Query(kind="cell", cells=bulk_cells, draws=draws, seed=0),
+        query=Query(kind="cell", cells_per_query=cells_per_query, draws=draws, seed=0),
     )
 
 
-def outputs(of: Evaluator, conditions=None, log_proba=None, embedding=None) -> Predictions:
+def predictions(of: Evaluator, conditions=None, log_proba=None, embedding=None) -> Predictions:
     return Predictions(
-        of.cells,
+        of.cell_ids,
         None if log_proba is None else np.asarray(log_proba, dtype=np.float32),
         None if conditions is None else np.array(conditions, dtype=object),
         None if embedding is None else np.asarray(embedding, dtype=np.float32),
@@ -61,7 +61,7 @@ def answers(log_proba, conditions, space="canonical") -> tuple[Evaluator, Predic
     """All rows as queries labelled with the first condition, behind one reference cell of each condition."""
     n, queries = len(conditions), len(log_proba)
     judge = evaluator([*conditions, *[conditions[0]] * queries], ["reference"] * n + ["query"] * queries, space)
-    return judge, outputs(judge, conditions, np.concatenate([np.full((n, n), -np.log(n)), log_proba]))
+    return judge, predictions(judge, conditions, np.concatenate([np.full((n, n), -np.log(n)), log_proba]))
 
 
 # ---- what a classifier's scores are
@@ -135,7 +135,7 @@ def test_a_pseudobulk_is_averaged_in_the_space_of_the_fit():
 
 def test_a_pseudobulk_averages_embeddings():
     judge = evaluator(["A+ctrl", "B+ctrl", "A+ctrl", "A+ctrl"], ["reference"] * 2 + ["query"] * 2)
-    given_ = outputs(judge, embedding=[[1, 0], [0, 1], [3, 0], [0, 1]])
+    given_ = predictions(judge, embedding=[[1, 0], [0, 1], [3, 0], [0, 1]])
     found = judge.scores(given_, QuerySetting("mean", "pseudobulk", "canonical"))
     assert found.scores == pytest.approx(np.array([[1.5, 0.5]]) / 2.5**0.5)
 
@@ -147,15 +147,15 @@ def test_conditions_with_too_few_cells_are_told():
     told = {space: judge.skipped(QuerySetting("mean", "pseudobulk", space)) for space in ("legacy", "canonical")}
     assert told == {"legacy": {"A+ctrl": 1, "C+ctrl": 1, "ctrl+A": 1}, "canonical": {"C+ctrl": 1}}
     assert judge.skipped(QuerySetting("mean", "cell", "legacy")) == {}
-    given_ = outputs(judge, embedding=np.random.default_rng(0).random((9, 3)))
+    given_ = predictions(judge, embedding=np.random.default_rng(0).random((9, 3)))
     found = judge.scores(given_, QuerySetting("mean", "pseudobulk", "canonical"))
     assert (found.labels.tolist(), found.scores.shape) == (["A+ctrl", "B+ctrl"], (2, 3))
 
 
 def test_no_condition_with_cells_enough_is_an_error():
     judge = evaluator(["A+ctrl", "B+ctrl"] * 2, ["reference"] * 2 + ["query"] * 2)
-    with pytest.raises(InputError, match=r"query\.cells: no condition has 2"):
-        judge.scores(outputs(judge, embedding=np.eye(4)), QuerySetting("mean", "pseudobulk", "canonical"))
+    with pytest.raises(InputError, match=r"query\.cells_per_query: no condition has 2"):
+        judge.scores(predictions(judge, embedding=np.eye(4)), QuerySetting("mean", "pseudobulk", "canonical"))
 
 
 def test_an_average_by_hand():
@@ -170,7 +170,7 @@ def test_the_headline_s_library_is_as_the_parameters_say():
     """The query lies in the direction of B from the origin, near A, and in the direction of C from the controls."""
     judge = evaluator(["A+ctrl", "B+ctrl", "C+ctrl", "C+ctrl"], ["reference"] * 3 + ["query"])
     embedding = np.array([[1.5, 1.5], [20, 10], [10, -3], [2, 1]], dtype=np.float32)
-    given_ = Predictions(judge.cells, None, None, embedding, None, np.array([0, 2], dtype=np.float32))
+    given_ = Predictions(judge.cell_ids, None, None, embedding, None, np.array([0, 2], dtype=np.float32))
     setting = QuerySetting("mean", "cell", "canonical")
     for changes, answer in (
         ({}, "B+ctrl"),
@@ -195,7 +195,7 @@ def test_the_results_of_one_classifier_are_paired_across_label_spaces(space):
     legacy = [*labels, *["A+ctrl"] * 2, *rng.choice(labels, 30)]
     judge = evaluator(legacy, ["reference"] * 6 + ["query"] * 30, space)
     conditions = sorted(labels if space == "legacy" else {canonical(label) for label in labels})
-    given_ = outputs(judge, conditions, log_softmax(rng.normal(size=(36, len(conditions))), axis=1))
+    given_ = predictions(judge, conditions, log_softmax(rng.normal(size=(36, len(conditions))), axis=1))
     a, b = (judge.scores(given_, QuerySetting("classifier", "cell", labels)) for labels in ("legacy", "canonical"))
     assert a.queries.tolist() == b.queries.tolist()
     assert [canonical(label) for label in a.labels] == b.labels.tolist()
@@ -210,8 +210,8 @@ def test_the_results_of_one_classifier_are_paired_across_label_spaces(space):
 
 def test_the_headline_is_what_was_asked_for_where_the_model_can():
     judge = evaluator(["A+ctrl", "B+ctrl"], ["reference", "query"])
-    embedding, both = np.eye(2), outputs(judge, ["A+ctrl", "B+ctrl"], np.log(np.full((2, 2), 0.5)), np.eye(2))
-    only = outputs(judge, embedding=embedding)
+    embedding, both = np.eye(2), predictions(judge, ["A+ctrl", "B+ctrl"], np.log(np.full((2, 2), 0.5)), np.eye(2))
+    only = predictions(judge, embedding=embedding)
     assert judge.headline(both, "classifier").ranking == "classifier"
     assert judge.headline(both, "library").ranking == "bootstrap"
     assert judge.headline(only, "classifier").ranking == "bootstrap"
@@ -224,12 +224,12 @@ def noise(n_conditions=5, per_part=40):
     """Embeddings that know nothing of the labels; reference, validation and query cells of each condition."""
     legacy = np.repeat([f"G{i}+ctrl" for i in range(n_conditions)], 3 * per_part)
     parts = np.tile(np.repeat(["reference", "validation", "query"], per_part), n_conditions)
-    judge = evaluator(legacy, parts, bulk_cells=10)
+    judge = evaluator(legacy, parts, cells_per_query=10)
     return judge, np.random.default_rng(0).normal(size=(len(legacy), 8))
 
 
 def hit(judge, embedding, ranking="raw_cell", **parts) -> float:
-    found = judge.scores(outputs(judge, embedding=embedding), QuerySetting(ranking, "cell", "canonical"), **parts)
+    found = judge.scores(predictions(judge, embedding=embedding), QuerySetting(ranking, "cell", "canonical"), **parts)
     return registry.compute(found.scores, found.labels, found.conditions)["exact_hit@1"]
 
 
@@ -253,19 +253,19 @@ def test_the_library_holds_the_parts_asked_for_and_no_other():
 def test_a_cell_in_two_parts_is_refused():
     judge = evaluator(["A+ctrl", "B+ctrl", "A+ctrl"], ["reference", "reference", "query"])
     with pytest.raises(InputError, match="cell 'c0' occurs more than once"):
-        dataclasses.replace(judge, cells=np.array(["c0", "c1", "c0"], dtype=object))
+        dataclasses.replace(judge, cell_ids=np.array(["c0", "c1", "c0"], dtype=object))
 
 
-def test_outputs_of_other_cells_are_refused():
+def test_predictions_of_other_cells_are_refused():
     judge = evaluator(["A+ctrl", "B+ctrl"], ["reference", "query"])
-    swapped = Predictions(judge.cells[::-1], None, None, np.eye(2, dtype=np.float32))
+    swapped = Predictions(judge.cell_ids[::-1], None, None, np.eye(2, dtype=np.float32))
     with pytest.raises(InputError, match="not of the cells of this split"):
         judge.scores(swapped, QuerySetting("mean", "cell", "canonical"))
 
 
 def test_a_query_of_a_condition_that_is_not_in_the_library_is_an_error():
     judge = evaluator(["A+ctrl", "B+ctrl", "C+ctrl"], ["reference", "reference", "query"])
-    found = judge.scores(outputs(judge, embedding=np.eye(3)), QuerySetting("mean", "cell", "canonical"))
+    found = judge.scores(predictions(judge, embedding=np.eye(3)), QuerySetting("mean", "cell", "canonical"))
     with pytest.raises(InputError, match=r"C\+ctrl"):
         registry.compute(found.scores, found.labels, found.conditions)
 
@@ -276,7 +276,7 @@ def test_a_query_of_a_condition_that_is_not_in_the_library_is_an_error():
 @pytest.fixture(scope="module")
 def screen():
     table = pd.DataFrame({"condition": ["A+ctrl", "B+ctrl", "A+B", "D+ctrl", "ctrl"], "cells": [300] * 4 + [100]})
-    size = Simulated(conditions=4, cells=1300, genes=80, seed=0)
+    size = Simulated(n_conditions=4, n_cells=1300, n_genes=80, seed=0)
     clear = dataclasses.replace(MODEL, effect=1.5, weakness=0.0)
     return simulate(table, size, [f"GENE{i}" for i in range(400)], {}, model=clear)
 
@@ -290,11 +290,11 @@ def macro_hits(screen, labels) -> pd.Series:
     rows = cells.obs_names.get_indexer(frame["cell"])
     values = log1p_cp10k(masked.counts, masked.totals)[rows]
     legacy, parts = cells.obs["condition"].to_numpy(dtype=object)[rows], frame["part"].to_numpy(dtype=object)
-    judge = dataclasses.replace(evaluator(legacy, parts), cells=frame["cell"].to_numpy(dtype=object))
+    judge = dataclasses.replace(evaluator(legacy, parts), cell_ids=frame["cell"].to_numpy(dtype=object))
     learn = parts != "query"
     model = LogisticRegression("none", 0.1, 300).fit(values[learn], frame["condition"].to_numpy(dtype=object)[learn])
-    answers = grid(judge, outputs(judge, model.conditions, model.log_proba(values), values.toarray()), [])
-    rows = table([list(answers)], LibraryQuery(cells=[1], validation_cells=1, draws=10, seed=0))
+    answers = grid(judge, predictions(judge, model.conditions, model.log_proba(values), values.toarray()), [])
+    rows = table([list(answers)], LibraryQuery(cells_per_query=[1], validation_cells_per_query=1, draws=10, seed=0))
     return rows[rows["labels"] == "canonical"].set_index(LIBRARY_KEY)["macro_hit@1"]
 
 

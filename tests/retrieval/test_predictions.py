@@ -8,7 +8,7 @@ import pytest
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.retrieval.predictions import Predictions
 
-CELLS = np.array(["c1", "cell-two", "ζ3"], dtype=object)
+CELL_IDS = np.array(["c1", "cell-two", "ζ3"], dtype=object)
 CONDITIONS = np.array(["A+ctrl", "A+B"], dtype=object)
 LOG_PROBA = np.log(np.array([[0.25, 0.75], [0.5, 0.5], [1e-30, 1.0]], dtype=np.float32))
 EMBEDDING = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -19,17 +19,17 @@ EMBEDDING = np.arange(12, dtype=np.float32).reshape(3, 4)
 def test_round_trip(tmp_path, classifier, embedding):
     if not classifier and not embedding:
         with pytest.raises(ValueError, match="neither"):
-            Predictions(CELLS, None, None, None)
+            Predictions(CELL_IDS, None, None, None)
         return
     given = Predictions(
-        CELLS,
+        CELL_IDS,
         LOG_PROBA if classifier else None,
         CONDITIONS if classifier else None,
         EMBEDDING if embedding else None,
     )
     given.save(tmp_path / "a.npz")
     found = Predictions.load(tmp_path / "a.npz")
-    assert found.cells.tolist() == CELLS.tolist()
+    assert found.cell_ids.tolist() == CELL_IDS.tolist()
     for name in ("log_proba", "conditions", "embedding"):
         before, after = getattr(given, name), getattr(found, name)
         assert (after is None) == (before is None)
@@ -40,13 +40,13 @@ def test_round_trip(tmp_path, classifier, embedding):
 
 def test_the_mean_of_the_control_cells_survives_and_has_the_embedding_s_dimensions(tmp_path):
     mean = np.array([1, 2, 3, 4], dtype=np.float32)
-    Predictions(CELLS, None, None, EMBEDDING, "hash", mean).save(tmp_path / "a.npz")
+    Predictions(CELL_IDS, None, None, EMBEDDING, "hash", mean).save(tmp_path / "a.npz")
     found = Predictions.load(tmp_path / "a.npz")
     assert found.control_mean is not None
     assert found.control_mean.tolist() == [1, 2, 3, 4]
     for embedding, broken in ((EMBEDDING, mean[:3]), (None, mean)):
         with pytest.raises(ValueError, match="control_mean is not of the embedding's dimensions"):
-            Predictions(CELLS, LOG_PROBA, CONDITIONS, embedding, None, broken)
+            Predictions(CELL_IDS, LOG_PROBA, CONDITIONS, embedding, None, broken)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_the_mean_of_the_control_cells_survives_and_has_the_embedding_s_dimensio
 )
 def test_parts_that_do_not_fit(log_proba, conditions, embedding, complaint):
     with pytest.raises(ValueError, match=complaint):
-        Predictions(CELLS, log_proba, conditions, embedding)
+        Predictions(CELL_IDS, log_proba, conditions, embedding)
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
-    Predictions(CELLS, None, None, EMBEDDING).save(path)
+    Predictions(CELL_IDS, None, None, EMBEDDING).save(path)
     before = path.read_bytes()
 
     def full_disk(file: object, **arrays: np.ndarray) -> None:
@@ -77,7 +77,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full_disk)
     with pytest.raises(OSError, match="no space"):
-        Predictions(CELLS, LOG_PROBA, CONDITIONS, None).save(path)
+        Predictions(CELL_IDS, LOG_PROBA, CONDITIONS, None).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -93,7 +93,7 @@ def flipped(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    path.write_text("cells,log_proba\n")
+    path.write_text("cell_ids,log_proba\n")
 
 
 def one_array(path: Path) -> None:
@@ -108,13 +108,13 @@ def something_else(path: Path) -> None:
 
 def pickled(path: Path) -> None:
     with path.open("wb") as file:
-        np.savez(file, cells=CELLS, embedding=EMBEDDING)
+        np.savez(file, cell_ids=CELL_IDS, embedding=EMBEDDING)
 
 
 @pytest.mark.parametrize("breaking", [truncated, flipped, text, one_array, something_else, pickled, Path.unlink])
 def test_broken_files(tmp_path, breaking):
     path = tmp_path / "a.npz"
-    Predictions(CELLS, LOG_PROBA, CONDITIONS, EMBEDDING).save(path)
+    Predictions(CELL_IDS, LOG_PROBA, CONDITIONS, EMBEDDING).save(path)
     breaking(path)
     with pytest.raises(InputError, match=r"a\.npz: .*dvc repro"):
         Predictions.load(path)

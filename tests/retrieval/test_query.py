@@ -10,8 +10,8 @@ from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.retrieval.query import pseudobulk
 
 
-def config(cells: int = 3, draws: int = 4, seed: int = 42) -> Query:
-    return Query(kind="pseudobulk", cells=cells, draws=draws, seed=seed)
+def config(cells_per_query: int = 3, draws: int = 4, seed: int = 42) -> Query:
+    return Query(kind="pseudobulk", cells_per_query=cells_per_query, draws=draws, seed=seed)
 
 
 @given(
@@ -57,8 +57,8 @@ def test_averaging_log_probabilities_ranks_as_averaging_the_inputs_of_a_linear_m
     labels = rng.choice(np.array(["A+ctrl", "B+ctrl", "A+B"], dtype=object), 60)
     model = LogisticRegression("none", 1.0, 300).fit(expression, labels)
     groups = pseudobulk(labels, config()).groups
-    of_outputs = model.log_proba(expression)[groups].mean(axis=1)
+    of_predictions = model.log_proba(expression)[groups].mean(axis=1)
     of_inputs = model.log_proba(sp.csr_matrix(expression.toarray()[groups].mean(axis=1)))
-    constant = of_outputs - of_inputs
+    constant = of_predictions - of_inputs
     assert np.ptp(constant, axis=1).max() < 1e-5, "they differ by the normalisation of each query alone"
     assert np.abs(constant).max() > 1e-4

@@ -18,12 +18,12 @@ def screen() -> MaskedScreen:
     conditions = np.tile(np.repeat(["A+ctrl", "B+ctrl"], 10), 4).astype(object)
     conditions[parts == "control"] = "ctrl"
     n, names = len(parts), np.array(["A", "B"], dtype=object)
-    cells = np.array([f"c{i}" for i in range(n)], dtype=object)
-    return MaskedScreen(cells, conditions, parts, sp.csr_matrix((n, 2), dtype=np.float32), np.zeros(n), names, names)
+    cell_ids = np.array([f"c{i}" for i in range(n)], dtype=object)
+    return MaskedScreen(cell_ids, conditions, parts, sp.csr_matrix((n, 2), dtype=np.float32), np.zeros(n), names, names)
 
 
 def test_query_cells_change_nothing(screen):
-    config = Analysis(bins=15, similar=0.5, averaged=[1, 5], draws=3, seed=0)
+    config = Analysis(bins=15, similar=0.5, cells_per_query=[1, 5], draws=3, seed=0)
     embedding = np.random.default_rng(0).normal(size=(80, 4))
     other = embedding.copy()
     other[screen.rows("query")] = 100 * np.random.default_rng(1).normal(size=(20, 4))

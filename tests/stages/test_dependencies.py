@@ -1,82 +1,163 @@
-"""dvc.yaml names, for each stage, every module it uses: a change of code reruns what it touches."""
+"""The code that a stage depends on: all that it uses, and for the stages that cost minutes nothing else."""
 
 import ast
 import re
+from contextlib import closing
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+from dvc.repo import Repo
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "reverse_perturbation"
-# Plumbing: what it does shows in params (tracked by themselves), or cannot change a result.
-PLUMBING = {"__init__", "config", "errors", "storage", "stages/__init__", "stages/arguments", "stages/device"}
+# What these do shows in params (tracked by themselves), or cannot change a result.
+PLUMBING = {"config", "errors", "storage", "models/device", "stages/arguments"}
+FITS = ("baseline", "pretrain", "finetune", "fuse", "embed")
+# Modules that a stage finds by a name in params.yaml.
+BY_NAME = {
+    "vocab_map": ["models/scgpt/encoder/vocabulary"],
+    "baseline": ["models/baselines/{item}"],
+    "pretrain": ["models/scgpt/pretrain"],
+    "finetune": ["models/scgpt/encoder/checkpoint"],
+    "fuse": ["models/scgpt/encoder/checkpoint"],
+    "embed": ["models/scgpt/encoder/checkpoint"],
+}
+# From the top: a room imports only from rooms before it.
+ROOMS = [
+    "errors",
+    "conditions",
+    "config",
+    "storage",
+    "runs",
+    "data/screen",
+    "data",
+    "prepare",
+    "metrics",
+    "retrieval",
+    "comparison",
+    "models/device",
+    "models/encoder",
+    "models/ranker",
+    "models/linear",
+    "models/baselines",
+    "models/finetune/network",
+    "models/finetune/inference",
+    "models/finetune/training",
+    "models/fusion",
+    "models/embed",
+    "models/scgpt/encoder",
+    "models/scgpt",
+    "analysis",
+    "report",
+    "stages",
+    "studies",
+    "cli",
+    "__main__",
+]
 
-STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+with closing(Repo(str(ROOT))) as repo:
+    STAGES = {stage.name: stage for stage in repo.index.stages}
+CODE = {
+    name: [Path(dep.def_path) for dep in stage.deps if dep.def_path.startswith("src/")]
+    for name, stage in STAGES.items()
+}
 
 
-def body(stage: dict) -> dict:
-    return stage.get("do", stage)
-
-
+@cache
 def module_file(name: str) -> Path | None:
     path = PACKAGE.joinpath(*name.split(".")[1:])
-    for found in (path.with_suffix(".py"), path / "__init__.py"):
-        if found.exists():
-            return found
-    return None
+    return next((found for found in (path.with_suffix(".py"), path / "__init__.py") if found.exists()), None)
 
 
+@cache
 def imported(path: Path) -> set[Path]:
-    """Project modules that a file imports, anywhere in it."""
+    """Project modules that a file imports when it runs, anywhere in it; packages that hold no code left out."""
+    tree = ast.parse(path.read_text())
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reverse_perturbation"):
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {file for name in names if (file := module_file(name)) is not None}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.startswith("reverse_perturbation")}
+    files = {file for name in names if (file := module_file(name)) is not None}
+    return {file for file in files if file != path and holds_code(file)}
 
 
-def needed(path: Path) -> set[Path]:
-    """Project modules that a file needs, itself included."""
-    found, todo = set(), [path]
+@cache
+def holds_code(file: Path) -> bool:
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
+
+
+def label(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__")
+
+
+def needed(*paths: Path) -> set[Path]:
+    """Project modules that some files need, themselves included, without plumbing."""
+    found, todo = set(), list(paths)
     while todo:
-        file = todo.pop()
-        if file not in found:
+        if (file := todo.pop()) not in found:
             found.add(file)
             todo += imported(file)
-    return {file for file in found if file.relative_to(PACKAGE).with_suffix("").as_posix() not in PLUMBING}
+    return {file for file in found if label(file) not in PLUMBING}
 
 
-def entry(stage: dict) -> Path:
-    command = body(stage)["cmd"]
-    file = module_file(re.search(r"reverse_perturbation\.stages\.\w+", command)[0])
-    assert file is not None
-    return file
+def used(name: str) -> set[Path]:
+    """Modules that a stage uses: its own, what that imports, and what it finds by name."""
+    kind, _, item = name.partition("@")
+    entry = re.search(r"reverse_perturbation\.stages\.\w+", STAGES[name].cmd)
+    assert entry is not None
+    by_name = [PACKAGE / f"{path.format(item=item)}.py" for path in BY_NAME.get(kind, [])]
+    return needed(module_file(entry[0]), *by_name)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_its_code(name):
-    deps = [ROOT / dep for dep in body(STAGES[name])["deps"] if dep.startswith("src/")]
-    missing = {
-        file.relative_to(ROOT).as_posix()
-        for file in needed(entry(STAGES[name]))
-        if file.name != "__init__.py" and not any(file == dep or dep in file.parents for dep in deps)
-    }
+def test_a_stage_depends_on_all_code_it_uses_and_on_no_file_it_does_not(name):
+    code = [ROOT / path for path in CODE[name]]
+    missing = {label(file) for file in used(name) if not any(file == dep or dep in file.parents for dep in code)}
     assert not missing
+    assert all(path.exists() for path in code)
+    assert not [path for path in code if path.suffix == ".py" and path not in used(name) and holds_code(path)]
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_no_code_it_does_not_use(name):
-    used = needed(entry(STAGES[name]))
-    for dep in body(STAGES[name])["deps"]:
-        if dep.startswith("src/") and dep.endswith(".py"):
-            assert ROOT / dep in used, dep
+@pytest.mark.parametrize("name", [name for name in STAGES if name.split("@")[0] in FITS[1:]])
+def test_a_fit_uses_every_file_of_the_folders_it_depends_on(name):
+    folders = [ROOT / path for path in CODE[name] if path.suffix == ""]
+    files = {file for folder in folders for file in folder.rglob("*.py") if holds_code(file)}
+    assert {label(file) for file in files - used(name)} <= PLUMBING
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_says_what_it_does_and_reads_what_it_is_given(name):
-    stage = body(STAGES[name])
-    assert stage["desc"]
-    for dep in stage["deps"]:
-        if not dep.startswith(("src/", "${data.path}")) and "." in Path(dep).name:
-            assert dep.split("/")[0] in stage["cmd"]
+def test_report_analysis_and_comparison_make_no_fit_stale():
+    rooms = [PACKAGE / room for room in ("report", "analysis", "comparison", "studies", "stages/report.py")]
+    for name in STAGES:
+        if name.split("@")[0] in FITS:
+            touched = [
+                path for path in CODE[name] for room in rooms if room == ROOT / path or room in (ROOT / path).parents
+            ]
+            assert not touched, name
+
+
+def test_no_stage_lists_its_code_file_by_file():
+    """Where folders can say it: a stage that costs minutes has about eight entries, and none has many."""
+    assert max(len(CODE[name]) for name in STAGES) <= 14
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 450
+
+
+def test_imports_go_one_way():
+    files = [file for file in PACKAGE.rglob("*.py") if holds_code(file)]
+    for file in files:
+        for other in imported(file):
+            assert room(file) >= room(other), f"{label(file)} imports {label(other)}"
+    list(TopologicalSorter({file: imported(file) for file in files}).static_order())  # raises on a circle
+
+
+def room(file: Path) -> int:
+    path = label(file)
+    fitting = [place for place in ROOMS if path == place or path.startswith(f"{place}/")]
+    assert fitting, f"{path} is in no room: add it to ROOMS"
+    return ROOMS.index(max(fitting, key=len))

@@ -126,7 +126,9 @@ def compare(
     if REFERENCE_BASELINE not in baselines:
         raise InputError(f"{REFERENCE_BASELINE} is not among the baselines ({', '.join(baselines)}); add it")
     encoder = next(iter(trained))
-    seeds = {name: [result.run.seed for result in results] for name, results in trained.items()}
+    seeds = {
+        name: [result.metrics["provenance"]["training_seed"] for result in results] for name, results in trained.items()
+    }
     training_seeds = seeds[encoder]
     for name, of_model in seeds.items():
         if of_model != training_seeds:

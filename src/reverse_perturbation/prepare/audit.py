@@ -12,6 +12,7 @@ from anndata import AnnData
 from reverse_perturbation.conditions import CONTROL, canonical, twins
 from reverse_perturbation.data.screen.mask import library_sizes, target_columns
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
+from reverse_perturbation.prepare.duplicates import identical_cells
 
 N_BINS = 51  # scGPT's: bin 0 for zeros, 1 to 50 for what is expressed
 HISTOGRAM_BINS = 50
@@ -112,7 +113,7 @@ def audit(cells: AnnData) -> Audit:
         "twins": _twins(per_condition),
         "targets": _targets(labels, cells.var_names),
         "binning": _binning(counts, bins),
-        "identical_cells": _identical(counts, labels.to_numpy()),
+        "identical_cells": identical_cells(counts, labels.to_numpy()),
     }
     occupancy = pd.DataFrame({"bin": np.arange(1, N_BINS), "share": bins.occupancy()})
     conditions = per_condition.rename_axis("condition").reset_index(name="cells")
@@ -190,20 +191,6 @@ def _tied_share(counts: sp.csr_matrix) -> float:
     tied[:-1] |= same_as_next
     tied[1:] |= same_as_next
     return float(tied.mean()) if len(tied) else 0.0
-
-
-def _identical(counts: sp.csr_matrix, labels: np.ndarray) -> dict[str, int]:
-    """Count the cells whose counts another cell repeats exactly; of two conditions, no model can tell them apart."""
-    groups: dict[bytes, list[str]] = {}
-    for start, stop, label in zip(counts.indptr[:-1], counts.indptr[1:], labels, strict=True):
-        key = counts.indices[start:stop].tobytes() + b"|" + counts.data[start:stop].tobytes()
-        groups.setdefault(key, []).append(label)
-    repeated = [group for group in groups.values() if len(group) > 1]
-    return {
-        "cells": sum(map(len, repeated)),
-        "vectors": len(repeated),
-        "vectors_in_several_conditions": sum(len(set(group)) > 1 for group in repeated),
-    }
 
 
 def _histogram(sizes: np.ndarray) -> pd.DataFrame:

@@ -47,8 +47,9 @@ def library_query(rows: pd.DataFrame, params: Params) -> str:
         "## Recommendation",
         "Each model's library with the highest mrr on validation, by a fit and a library that have not seen those "
         f"cells, for single cells and for pseudo-bulks of {params.library_query.validation_cells_per_query}: most "
-        "conditions have few validation cells. Confirmed once on the query cells, by the final fit; `classifier` is the "
-        "model's own mrr on the same queries. Validation cannot tell a chosen library from the `others in its interval`.",
+        "conditions have few validation cells. Confirmed once on the query cells, by the final fit; `classifier` is "
+        "the model's own mrr on the same queries. Validation cannot tell a chosen library from the `others in its "
+        "interval`.",
         recommended(rows, params),
         markdown(chosen_table(rows, params.labels)),
         "## What the words mean",

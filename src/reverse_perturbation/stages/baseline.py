@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reverse_perturbation.config import Params
+from reverse_perturbation.config import FITS, Params
 from reverse_perturbation.data.screen.masked_screen import fingerprint, load_masked_screen, separate_controls
 from reverse_perturbation.models.ranker import load_baseline
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
@@ -22,7 +22,7 @@ def baseline(args: argparse.Namespace, params: Params) -> None:
     )
     reference, validation = screen.rows("reference"), screen.rows("validation")
     everything = np.concatenate([reference, validation])
-    for fit in ("selection", "final"):
+    for fit in FITS:
         if fit == "selection":
             ranker.select(screen, reference, validation)
         else:

@@ -6,15 +6,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from reverse_perturbation.config import Params
+from reverse_perturbation.config import FITS, Params
 from reverse_perturbation.data.screen.masked_screen import fingerprint, load_masked_screen, separate_controls
 from reverse_perturbation.models.device import make_accelerator
 from reverse_perturbation.models.embed import embed_cells
-from reverse_perturbation.models.encoder import load_encoder
+from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.inference.cache import cached
 from reverse_perturbation.models.finetune.network.classifier import load_classifier
 from reverse_perturbation.models.fusion import TokensAndExpression, load_fusion
-from reverse_perturbation.runs import FITS
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
 
 
@@ -23,7 +22,7 @@ def embed(args: argparse.Namespace, params: Params) -> None:
     screen, controls = separate_controls(
         load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes, controls=True)
     )
-    checkpoint = load_encoder(params.encoder).load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(params, args.checkpoint)
     tokenize = checkpoint.tokenizer(screen, params)
     tokens, control_tokens = tokenize(screen), tokenize(controls)
     load = load_classifier

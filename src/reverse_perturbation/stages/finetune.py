@@ -4,21 +4,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from reverse_perturbation.config import Params
+from reverse_perturbation.config import Fit, Params
 from reverse_perturbation.data.screen.masked_screen import load_masked_screen
 from reverse_perturbation.models.device import make_accelerator
-from reverse_perturbation.models.encoder import load_encoder
+from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier, save_classifier
-from reverse_perturbation.models.finetune.training.fit_twice import Fit, fit_twice
+from reverse_perturbation.models.finetune.training.fit_twice import fit_twice
 from reverse_perturbation.models.finetune.training.resume import resume_folder
 from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, run, training_settings
 
 
 def finetune(args: argparse.Namespace, params: Params) -> None:
     """Write the trained weights of both fits, and the training curves."""
-    config, encoder = params.finetune, load_encoder(params.encoder)
+    config = params.finetune
     screen = load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes)
-    checkpoint = encoder.load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(params, args.checkpoint)
     token_ids, conditions = checkpoint.token_ids(screen), screen.classes()
 
     def make_model(_: Fit) -> EncoderClassifier:

@@ -8,15 +8,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from reverse_perturbation.config import Params
+from reverse_perturbation.config import FITS, Fit, Params
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen, load_masked_screen
 from reverse_perturbation.models.device import make_accelerator
-from reverse_perturbation.models.encoder import load_encoder
+from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.network.classifier import save_classifier
-from reverse_perturbation.models.finetune.training.fit_twice import Fit, fit_twice
+from reverse_perturbation.models.finetune.training.fit_twice import fit_twice
 from reverse_perturbation.models.finetune.training.resume import resume_folder
 from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression
-from reverse_perturbation.runs import FITS
 from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, run, training_settings
 
 
@@ -26,7 +25,7 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
     screen = load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes)
     conditions, genes = screen.classes(), list(screen.genes)
     starts = {fit: LinearPart.load(Path(args.logreg) / fit, genes, conditions, args.cells) for fit in FITS}
-    checkpoint = load_encoder(params.encoder).load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(params, args.checkpoint)
     token_ids, tokenize = checkpoint.token_ids(screen), checkpoint.tokenizer(screen, params)
 
     def join(cells: MaskedScreen) -> TokensAndExpression:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen, load_masked_screen
-from reverse_perturbation.models.encoder import load_pretraining
+from reverse_perturbation.models.encoder import provide_checkpoint
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
 
 
@@ -16,7 +16,7 @@ def pretrain(args: argparse.Namespace, params: Params) -> None:
         genes = params.data.genes
         return load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=genes, controls=True)
 
-    load_pretraining(params.encoder).provide(params, load, args.output)
+    provide_checkpoint(params, load, args.output)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

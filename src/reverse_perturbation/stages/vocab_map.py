@@ -10,7 +10,7 @@ from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.contract import read_cells
 from reverse_perturbation.data.screen.genes import coverage, load_aliases, map_genes
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.encoder import load_encoder
+from reverse_perturbation.models.encoder import read_vocabulary
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
 
@@ -18,7 +18,7 @@ from reverse_perturbation.storage import write_json, write_text
 def vocab_map(args: argparse.Namespace, params: Params) -> None:
     """Write the map and its coverage."""
     adata = read_cells(args.cells)
-    vocabulary = load_encoder(params.encoder).read_vocabulary(params)
+    vocabulary = read_vocabulary(params)
     mapped = map_genes(adata.var_names, vocabulary, load_aliases())
     targets = set().union(*(genes_of(label) for label in adata.obs["condition"].astype(str).unique()))
     umis = np.asarray(adata.layers["counts"].sum(axis=0, dtype=np.float64)).ravel()

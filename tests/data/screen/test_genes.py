@@ -19,7 +19,7 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.stages.vocab_map import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RENAMED = {
     "C19orf26": "CBARP",
     "C3orf72": "FOXL2NB",

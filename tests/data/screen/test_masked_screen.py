@@ -1,5 +1,7 @@
 """What every model is given: the cells of the split, masked, and nothing that does not belong together."""
 
+import dataclasses
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -7,7 +9,13 @@ import pytest
 import scipy.sparse as sp
 
 from reverse_perturbation.data.screen.contract import write_cells
-from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, load_masked_screen
+from reverse_perturbation.data.screen.masked_screen import (
+    CONTROL_PART,
+    MaskedScreen,
+    fingerprint,
+    load_masked_screen,
+    separate_controls,
+)
 from reverse_perturbation.errors import InputError
 
 GENES = ["A", "X", "B", "Y"]
@@ -46,7 +54,7 @@ def files(tmp_path):
 
 def test_rows_are_those_of_the_split_in_its_order(files):
     screen = files()
-    assert screen.cells.tolist() == ["c2", "c0", "c1"]
+    assert screen.cell_ids.tolist() == ["c2", "c0", "c1"]
     assert screen.conditions.tolist() == ["A+B", "A+ctrl", "A+ctrl"], "the split's labels, not the file's"
     assert screen.counts.toarray().tolist() == COUNTS[[2, 0, 1]].tolist()
     assert screen.totals.tolist() == [3, 10, 26]
@@ -85,7 +93,7 @@ def test_given_library_sizes_are_those_of_the_file(files):
 
 def test_controls_are_appended_when_asked_for(files):
     screen = files(controls=True, mask="all_targets")
-    assert screen.cells.tolist() == ["c2", "c0", "c1", "c3", "c5"]
+    assert screen.cell_ids.tolist() == ["c2", "c0", "c1", "c3", "c5"]
     assert screen.conditions.tolist()[3:] == ["ctrl", "ctrl"]
     assert screen.parts.tolist() == ["reference", "query", "validation", CONTROL_PART, CONTROL_PART]
     assert screen.rows(CONTROL_PART).tolist() == [3, 4]
@@ -140,3 +148,78 @@ def test_a_cell_that_occurs_twice_is_refused(files):
 def test_a_table_without_a_column_is_named(files, change, message):
     with pytest.raises(InputError, match=message):
         files(**change)
+
+
+# ---- control cells apart from the split
+
+
+FOUR_CELLS = sp.csr_matrix(np.arange(8, dtype=np.float32).reshape(4, 2))
+
+
+def with_controls(rows: list[int]) -> MaskedScreen:
+    return MaskedScreen(
+        cell_ids=np.array(["q", "r", "c0", "c1"], dtype=object)[rows],
+        conditions=np.array(["A+ctrl", "A+ctrl", "ctrl", "ctrl"], dtype=object)[rows],
+        parts=np.array(["query", "reference", "control", "control"], dtype=object)[rows],
+        counts=FOUR_CELLS[rows],
+        totals=np.arange(4, dtype=np.float32)[rows],
+        genes=np.array(["A", "B"], dtype=object),
+        tokens=np.array(["A", ""], dtype=object),
+    )
+
+
+def test_what_is_left_without_controls_is_the_screen_loaded_without_them():
+    of_split, controls = separate_controls(with_controls([0, 1, 2, 3]))
+    assert fingerprint(of_split) == fingerprint(with_controls([0, 1]))
+    assert fingerprint(controls) == fingerprint(with_controls([2, 3]))
+    assert controls.tokens.tolist() == ["A", ""]
+
+
+def test_without_control_cells():
+    of_split, controls = separate_controls(with_controls([0, 1]))
+    assert fingerprint(of_split) == fingerprint(with_controls([0, 1]))
+    assert controls.counts.shape == (0, 2)
+
+
+# ---- fingerprint: the same only for the same cells, genes, mask and split
+
+
+def small_screen() -> MaskedScreen:
+    return MaskedScreen(
+        cell_ids=np.array(["a", "b", "c"], dtype=object),
+        conditions=np.array(["A+ctrl", "B+ctrl", "A+ctrl"], dtype=object),
+        parts=np.array(["reference", "validation", "query"], dtype=object),
+        counts=sp.csr_matrix(np.array([[1, 0, 2], [0, 3, 0], [4, 0, 5]], dtype=np.float32)),
+        totals=np.array([3, 3, 9], dtype=np.float32),
+        genes=np.array(["A", "B", "C"], dtype=object),
+        tokens=np.array(["A", "B", ""], dtype=object),
+    )
+
+
+def names(*values):
+    return np.array(values, dtype=object)
+
+
+def test_the_same_screen_read_twice_is_the_same():
+    shuffled = small_screen()
+    shuffled.counts.indices[:2] = shuffled.counts.indices[1::-1]
+    shuffled.counts.data[:2] = shuffled.counts.data[1::-1]
+    shuffled.counts.has_sorted_indices = False
+    assert fingerprint(small_screen()) == fingerprint(small_screen()) == fingerprint(shuffled)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cell_ids": names("a", "b", "d")},
+        {"conditions": names("A+ctrl", "A+ctrl", "A+ctrl")},
+        {"parts": names("reference", "reference", "query")},
+        {"genes": names("A", "B", "D")},
+        {"totals": np.array([3, 3, 8], dtype=np.float32)},
+        # a mask that misses a gene, or is applied to the queries alone
+        {"counts": sp.csr_matrix(np.array([[1, 0, 2], [0, 3, 0], [0, 0, 5]], dtype=np.float32))},
+        {"cell_ids": names("a", "bc", "")},
+    ],
+)
+def test_whatever_differs_is_seen(changes):
+    assert fingerprint(dataclasses.replace(small_screen(), **changes)) != fingerprint(small_screen())

@@ -8,9 +8,8 @@ import pytest
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
-from reverse_perturbation.config import Pca as Config
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.baselines.pca import Pca
+from reverse_perturbation.models.baselines.pca import Config, Pca
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def test_a_broken_model(tmp_path, expression, broken):
     Pca(Config(components=4, seed=1)).fit(expression).save(tmp_path / "m", genes=[f"g{i}" for i in range(30)])
     path = tmp_path / "m" / broken
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="m: not a saved pca"):
+    with pytest.raises(InputError, match="m: not a saved baseline@pca"):
         Pca.load(tmp_path / "m")
     path.unlink()
     with pytest.raises(InputError, match=broken):

@@ -7,14 +7,13 @@ import pytest
 import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression as Sklearn
 
-from reverse_perturbation.config import Logreg
-from reverse_perturbation.data.screen.contract import read_source
 from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.registry import chance, compute
 from reverse_perturbation.models.linear.logreg import LogisticRegression, tune
+from reverse_perturbation.prepare.h5ad import read_source
 
 NAMES = np.array(["A+ctrl", "A+B", "C+ctrl", "D+ctrl"], dtype=object)
 
@@ -42,7 +41,7 @@ def test_probabilities_are_those_of_scikit_learn(conditions, c):
     assert (ours.scores(x).argmax(axis=1) == ours.log_proba(x).argmax(axis=1)).all()
 
 
-def test_one_condition_is_no_task():
+def test_one_condition_is_not_enough():
     x, y = cells(20, 0, 1)
     with pytest.raises(InputError, match="at least two conditions, found 1"):
         LogisticRegression("none", 1.0, 50).fit(x, y)
@@ -66,14 +65,14 @@ def test_the_scale_is_that_of_the_cells_it_was_fitted_on():
 
 @pytest.mark.parametrize("conditions", [2, 4])
 @pytest.mark.parametrize("scaling", ["none", "max_abs"])
-def test_where_the_fit_sets_out_does_not_matter(conditions, scaling):
+def test_a_warm_start_does_not_change_the_result(conditions, scaling):
     x, y = cells(150, 0, conditions)
     before = LogisticRegression(scaling, 0.01, 1000).fit(x, y)
     kept = before.log_proba(x)
     warm = LogisticRegression(scaling, 1.0, 1000).fit(x, y, start=before)
     cold = LogisticRegression(scaling, 1.0, 1000).fit(x, y)
     assert warm.log_proba(x) == pytest.approx(cold.log_proba(x), abs=0.02)
-    assert (before.log_proba(x) == kept).all(), "the model it set out from is left alone"
+    assert (before.log_proba(x) == kept).all(), "the model it started from is left alone"
     again = LogisticRegression(scaling, 1.0, 1000).fit(x, y, start=cold)
     assert again.n_iter < cold.n_iter / 2
 
@@ -114,21 +113,20 @@ def test_a_model_that_is_incomplete_or_broken(tmp_path):
             config.write_text("{}")
         else:
             config.write_text(json.dumps(json.loads(config.read_text()) | {"conditions": ["A+ctrl"]}))
-        with pytest.raises(InputError, match=f"{breaking}: not a saved logreg"):
+        with pytest.raises(InputError, match=f"{breaking}: not a saved baseline@logreg"):
             LogisticRegression.load(folder)
 
 
 def test_tuning_takes_the_least_cross_entropy_on_validation():
     x, y = cells(200, 0, noise=2.0)
     v, w = cells(200, 1, noise=2.0)
-    config = Logreg(scaling=["none", "max_abs"], c=[10.0, 0.001, 0.1], max_iter=500)
-    model, table = tune(x, y, v, w, config)
+    model, table = tune(x, y, v, w, scalings=["none", "max_abs"], cs=[10.0, 0.001, 0.1], max_iter=500)
     assert table[["scaling", "c"]].to_numpy().tolist() == [
         [s, c] for s in ("none", "max_abs") for c in (0.001, 0.1, 10.0)
     ]
     best = table.loc[table["cross_entropy"].idxmin()]
     assert (model.scaling, model.c) == (best["scaling"], best["c"])
-    fitted = model.fresh().fit(x, y)
+    fitted = model.unfitted().fit(x, y)
     assert model.log_proba(v) == pytest.approx(fitted.log_proba(v), abs=1e-2), "it comes fitted on the reference cells"
     column = {name: i for i, name in enumerate(fitted.conditions)}
     of_truth = fitted.log_proba(v)[np.arange(200), [column[name] for name in w]]
@@ -148,7 +146,7 @@ def test_a_validation_condition_unknown_to_the_reference():
     x, y = cells(50, 0, conditions=2)
     v, w = cells(50, 0, conditions=3)
     with pytest.raises(InputError, match=r"C\+ctrl"):
-        tune(x, y, v, w, Logreg(scaling=["none"], c=[1.0], max_iter=50))
+        tune(x, y, v, w, scalings=["none"], cs=[1.0], max_iter=50)
 
 
 def test_shuffled_labels_are_at_chance():
@@ -174,8 +172,8 @@ def test_on_real_cells(norman_subset, mask, exact_hit, mrr):
     x = log1p_cp10k(masked.counts, masked.totals)[rows]
     y, part = frame["condition"].to_numpy(dtype=object), frame["part"].to_numpy()
     reference, validation, query = (np.flatnonzero(part == name) for name in ("reference", "validation", "query"))
-    config = Logreg(scaling=["none", "max_abs"], c=[0.1, 0.3, 1.0], max_iter=300)
-    model, _ = tune(x[reference], y[reference], x[validation], y[validation], config)
+    settings = {"scalings": ["none", "max_abs"], "cs": [0.1, 0.3, 1.0], "max_iter": 300}
+    model, _ = tune(x[reference], y[reference], x[validation], y[validation], **settings)
     fitted = np.concatenate([reference, validation])
     model.fit(x[fitted], y[fitted], start=model)
     found = compute(model.log_proba(x[query]), y[query], model.conditions)

@@ -1,4 +1,4 @@
-"""The fit is the minimum of scikit-learn's objective, wherever it sets out and however the features are scaled."""
+"""The fit is the minimum of scikit-learn's objective, wherever it starts and however the features are scaled."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from reverse_perturbation.models import softmax
+from reverse_perturbation.models.linear import softmax
 from reverse_perturbation.models.linear.softmax import fit_softmax
 
 
@@ -70,7 +70,7 @@ def test_cells_in_parts_and_threads_add_up_to_the_same(monkeypatch):
     assert found[1].objective == pytest.approx(whole.objective, rel=1e-6)
 
 
-def test_setting_out_from_the_minimum_it_stays():
+def test_started_at_the_minimum_it_stays():
     x, y = problem(2)
     cold = fit_softmax(x, y, 1.0, 500)
     warm = fit_softmax(x, y, 1.0, 500, (cold.coef, cold.intercept))

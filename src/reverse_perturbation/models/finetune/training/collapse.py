@@ -62,8 +62,8 @@ def check_collapse(history: Sequence[Epoch], start_variance: float, config: Sche
 
     That is: embeddings all alike, measured by their :func:`relative_variance` against the one before training; or
     validation mrr above :func:`chance_mrr` in no epoch, once the probe and the warm-up are over and ``patience`` epochs
-    have gone by, at least three. A start may be slow, so a few epochs at chance prove nothing; and a run that has been above chance
-    has an epoch worth keeping, which early stopping keeps.
+    have gone by, at least three. A start may be slow, so a few epochs at chance prove nothing; and a run that has been
+    above chance has an epoch worth keeping, which early stopping keeps.
 
     Raises
     ------

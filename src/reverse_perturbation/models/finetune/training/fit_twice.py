@@ -5,14 +5,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from dvclive import Live
 
-from reverse_perturbation.config import Finetune
+from reverse_perturbation.config import Finetune, Fit
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.encoder.interface import Tokenizer
 from reverse_perturbation.models.finetune.inference.cache import cached
@@ -20,8 +19,6 @@ from reverse_perturbation.models.finetune.network.classifier import EncoderClass
 from reverse_perturbation.models.finetune.training.augmentation import resampler
 from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch
 from reverse_perturbation.models.finetune.training.train import TrainingData, fit
-
-Fit = Literal["selection", "final"]
 
 
 def fit_twice(

@@ -15,7 +15,7 @@ from reverse_perturbation.models.encoder.interface import Checkpoint, Tokenizer
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.layouts import OPTIONAL, REQUIRED, Layout, to_official
 from reverse_perturbation.models.scgpt.encoder.tokenize import gene_token_ids, make_tokenizer
-from reverse_perturbation.models.scgpt.encoder.vocabulary import read_json_of, read_vocabulary, weights_file
+from reverse_perturbation.models.scgpt.encoder.vocabulary import read_json_of, read_vocabulary_file, weights_file
 from reverse_perturbation.storage import sha256, write_atomically, write_json
 
 KNOWN = {"6cb5d451ab5c4b33eb673adbe4fddc61d2389df1b89b7651a9fe2e557572b922": "scGPT whole-human"}
@@ -97,7 +97,7 @@ def load_checkpoint(folder: str | Path) -> ScgptCheckpoint:
     """
     path, folder = weights_file(folder), Path(folder)
     architecture = Architecture.from_args(read_json_of(folder / "args.json"), folder / "args.json")
-    vocabulary = read_vocabulary(folder, architecture.pad_token)
+    vocabulary = read_vocabulary_file(folder, architecture.pad_token)
     state, layout = to_official(_tensors(path), path)
     model = ScgptBackbone(architecture, vocabulary)
     own = model.state_dict()

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 
 WEIGHTS = ("best_model.pt", "model.safetensors")
@@ -23,7 +24,13 @@ def default_vocabulary() -> dict[str, int]:
     return tokens | {token: len(tokens) + i for i, token in enumerate(SPECIAL_TOKENS)}
 
 
-def read_vocabulary(folder: str | Path, pad_token: str = "<pad>") -> dict[str, int]:
+def read_vocabulary(params: Params) -> dict[str, int]:
+    """Return token -> id of ``scgpt.checkpoint``, or the official vocabulary where no checkpoint is given."""
+    folder = params.scgpt.checkpoint
+    return default_vocabulary() if folder is None else read_vocabulary_file(folder)
+
+
+def read_vocabulary_file(folder: str | Path, pad_token: str = "<pad>") -> dict[str, int]:
     """Read ``vocab.json`` of a checkpoint's folder: token -> id.
 
     Raises

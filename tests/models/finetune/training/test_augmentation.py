@@ -1,4 +1,4 @@
-"""Made-up training cells: pooled within a condition, thinned to one cell's depth."""
+"""Synthetic training cells: pooled within a condition, thinned to one cell's depth."""
 
 from dataclasses import replace
 
@@ -7,18 +7,18 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.models.scgpt.conftest import finetune_config
 
+from reverse_perturbation.config import Augmentation
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
+from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.training.augmentation import mix, resampler, thin
-from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens
 
 CONDITIONS = np.array(["A", "A", "A", "B", "B", "C"], dtype=object)
-# Each cell has counts in a gene of its own, so that one sees whose molecules a made-up cell has.
+# Each cell has counts in a gene of its own, so that one sees whose molecules a synthetic cell has.
 COUNTS = np.diag([100, 200, 300, 400, 500, 600]).astype(np.float32)
 GENES = np.array([f"G{i}" for i in range(6)], dtype=object)
 SCREEN = MaskedScreen(
-    cells=np.array([f"c{i}" for i in range(6)], dtype=object),
+    cell_ids=np.array([f"c{i}" for i in range(6)], dtype=object),
     conditions=CONDITIONS,
     parts=np.array(["reference"] * 6, dtype=object),
     counts=sp.csr_matrix(COUNTS),
@@ -28,10 +28,10 @@ SCREEN = MaskedScreen(
 )
 
 
-@given(cells=st.integers(1, 4), seed=st.integers(0, 999), rows=st.permutations([0, 1, 3, 4, 5]))
-def test_molecules_come_from_training_cells_of_the_same_condition_alone(cells, seed, rows):
+@given(n_cells=st.integers(1, 4), seed=st.integers(0, 999), rows=st.permutations([0, 1, 3, 4, 5]))
+def test_molecules_come_from_training_cells_of_the_same_condition_alone(n_cells, seed, rows):
     rows = np.array(rows)
-    found = mix(SCREEN, rows, cells, np.random.default_rng(seed))
+    found = mix(SCREEN, rows, n_cells, np.random.default_rng(seed))
     assert list(found.conditions) == list(CONDITIONS[rows])
     counts = found.counts.toarray()
     assert (counts == np.rint(counts)).all()
@@ -40,14 +40,14 @@ def test_molecules_come_from_training_cells_of_the_same_condition_alone(cells, s
         sources = np.flatnonzero(counted)
         assert set(CONDITIONS[sources]) <= {condition}
         assert 2 not in sources  # a cell of condition A that is not among the rows
-    assert (counts <= COUNTS.max(axis=0) * cells).all()
+    assert (counts <= COUNTS.max(axis=0) * n_cells).all()
 
 
 def test_one_cell_is_itself():
     found = mix(SCREEN, np.array([4, 0]), 1, np.random.default_rng(0))
     assert (found.counts.toarray() == COUNTS[[4, 0]]).all()
     assert found.totals.tolist() == [5000, 1000]
-    assert list(found.cells) == ["c4", "c0"]
+    assert list(found.cell_ids) == ["c4", "c0"]
 
 
 def test_depth_is_the_mean_of_the_cells_pooled():
@@ -55,7 +55,7 @@ def test_depth_is_the_mean_of_the_cells_pooled():
     found = mix(SCREEN, np.array([5]), 2, np.random.default_rng(0))
     assert found.totals.tolist() == [6000]
     assert abs(found.counts.toarray()[0, 5] - 600) < 5 * 17.4
-    assert found.counts.toarray()[0, 5] != 600  # sampled anew, not copied
+    assert found.counts.toarray()[0, 5] != 600  # resampled, not copied
     many = [mix(SCREEN, np.array([3, 4]), 2, np.random.default_rng(seed)) for seed in range(400)]
     # Cell 3 keeps half of its own 400, and meets itself or cell 4 (500) with equal chance: 200 + 200 / 2, 500 / 4.
     mean = np.mean([m.counts.toarray()[0] for m in many], axis=0)
@@ -75,7 +75,7 @@ def deep(n):
     same = np.full(n, "A", dtype=object)
     names = np.array([f"c{i}" for i in range(n)], dtype=object)
     return replace(
-        SCREEN, cells=names, conditions=same, parts=same, counts=counts, totals=np.full(n, 8001.0, np.float32)
+        SCREEN, cell_ids=names, conditions=same, parts=same, counts=counts, totals=np.full(n, 8001.0, np.float32)
     )
 
 
@@ -109,7 +109,8 @@ def as_tokens(screen) -> Tokens:
 
 
 def test_tokens_are_left_out_of_each_cell():
-    draw = resampler(deep(4000), np.arange(100, 4000), as_tokens, finetune_config(mixing=1, token_dropout=0.25))
+    config = Augmentation(mixing=1, thinning=0.0, token_dropout=0.25)
+    draw = resampler(deep(4000), np.arange(100, 4000), as_tokens, config)
     tokens = draw(np.random.default_rng(0))
     assert len(tokens.lengths) == 3900
     assert set(tokens.lengths) == {0, 1, 2, 3}
@@ -124,8 +125,8 @@ def test_tokens_are_left_out_of_each_cell():
 def test_each_option_changes_the_cells_and_none_leaves_them_alone(change):
     none = {"mixing": 1, "thinning": 0.0, "token_dropout": 0.0}
     rows = np.arange(5)
-    assert resampler(SCREEN, rows, as_tokens, finetune_config(**none)) is None
-    draw = resampler(SCREEN, rows, as_tokens, finetune_config(**none | change))
+    assert resampler(SCREEN, rows, as_tokens, Augmentation(**none)) is None
+    draw = resampler(SCREEN, rows, as_tokens, Augmentation(**none | change))
     first, again, other = (draw(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(first.values, again.values)
     assert not np.array_equal(first.values, other.values)

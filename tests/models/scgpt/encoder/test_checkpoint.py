@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.scgpt import checkpoint as module
-from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, build_backbone, encode
+from reverse_perturbation.models.scgpt.encoder import checkpoint as module
+from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import _tensors, load_checkpoint, save_checkpoint
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 
@@ -41,8 +41,9 @@ def copy(checkpoint, tmp_path):
 
 
 def embeddings(folder, tokens) -> torch.Tensor:
+    backbone, batch = load_checkpoint(folder).backbone, tokens.batch(np.arange(20))
     with torch.no_grad():
-        return encode(load_checkpoint(folder).model, tokens.batch(np.arange(20)))
+        return backbone.transform(backbone.embed(batch), batch.padding)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -69,7 +70,7 @@ def test_every_layout_gives_the_same_embeddings(checkpoint, copy, tokens, layout
 def test_saved_twice_is_the_same_bytes(checkpoint, tmp_path):
     loaded = load_checkpoint(checkpoint)
     for name in ("a", "b"):
-        save_checkpoint(tmp_path / name, loaded.model, loaded.vocabulary, loaded.architecture)
+        save_checkpoint(tmp_path / name, loaded.backbone, loaded.vocabulary, loaded.architecture)
     for file in ("args.json", "vocab.json", "best_model.pt"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -85,7 +86,7 @@ def test_extra_decoders_are_reported_and_harmless(copy, checkpoint, tokens):
 def test_other_precisions_are_loaded_as_float32(copy, dtype):
     state = {name: tensor.to(dtype) for name, tensor in weights(copy).items()}
     torch.save(state, copy / "best_model.pt")
-    found = load_checkpoint(copy).model.state_dict()
+    found = load_checkpoint(copy).backbone.state_dict()
     for name, tensor in state.items():
         assert found[name].dtype == torch.float32
         assert torch.equal(found[name], tensor.float())
@@ -265,7 +266,7 @@ def test_the_official_layout_at_full_size(tmp_path):
         60695,
         60696,
     )
-    model = build_backbone(architecture, vocabulary)
+    model = ScgptBackbone(architecture, vocabulary)
     state = {name: t for name, t in model.state_dict().items() if not name.startswith("cls_decoder")}
     state["flag_encoder.weight"] = torch.zeros(2, 512)
     assert len(state) == 163
@@ -276,5 +277,5 @@ def test_the_official_layout_at_full_size(tmp_path):
     assert loaded.report.loaded == 162
     assert loaded.report.unexpected == ("flag_encoder.weight",)
     assert all(name.startswith("cls_decoder") for name in loaded.report.missing)
-    for name, tensor in loaded.model.state_dict().items():
+    for name, tensor in loaded.backbone.state_dict().items():
         assert name.startswith("cls_decoder") or torch.equal(tensor, state[name])

@@ -1,6 +1,4 @@
-"""What a cell's tokens are, by hand, against scGPT's own binning, and whatever stands beside the cell."""
-
-from pathlib import Path
+"""What a cell's tokens are, by hand, against scGPT's own binning, whatever stands beside the cell; from a screen."""
 
 import numpy as np
 import pytest
@@ -10,24 +8,40 @@ from hypothesis import strategies as st
 from scgpt.preprocess import binning
 from scipy.stats import kstest
 
-from reverse_perturbation.config import Scgpt, load_params
-from reverse_perturbation.models.scgpt import tokens as module
-from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, Tokens, fit_scale, tokenize
+from reverse_perturbation.config import Scgpt, ValueInput
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.encoder.tokens import Tokens
+from reverse_perturbation.models.scgpt.encoder import tokenize as module
+from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
+from reverse_perturbation.models.scgpt.encoder.checkpoint import ScgptCheckpoint
+from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, fit_scale, tokenize
+from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
+from tests.models.conftest import PARAMS
 
 WIDE = Scale(0.0, 5.0)
-BASE = load_params(Path(__file__).parents[3] / "params.yaml").scgpt
 SPECIAL = {"<pad>": 100, "<cls>": 101}
+GENES = np.array(["G0", "G1", "G2"], dtype=object)
+SCREEN = MaskedScreen(
+    cell_ids=np.array(["a", "b"], dtype=object),
+    conditions=np.array(["G0", "G1"], dtype=object),
+    parts=np.array(["reference", "query"], dtype=object),
+    counts=sp.csr_matrix(np.array([[1, 3, 0], [0, 63, 1]], dtype=np.float32)),
+    totals=np.array([1e4, 1e4], dtype=np.float32),
+    genes=GENES,
+    tokens=GENES,
+)
 
 
-def tokens_of(counts, *, token_ids=None, cells=None, scale=WIDE, totals=None, **changes) -> Tokens:
+def tokens_of(counts, *, token_ids=None, cell_ids=None, scale=WIDE, totals=None, **changes) -> Tokens:
     counts = sp.csr_matrix(np.asarray(counts, dtype=np.float32))
     n, genes = counts.shape
     return tokenize(
         counts,
         np.asarray(counts.sum(axis=1)).ravel() if totals is None else np.asarray(totals),
         token_ids=np.arange(genes) if token_ids is None else np.asarray(token_ids),
-        cells=np.array([f"c{i}" for i in range(n)] if cells is None else cells, dtype=object),
-        config=Scgpt.model_validate(BASE.model_dump() | changes),
+        cell_ids=np.array([f"c{i}" for i in range(n)] if cell_ids is None else cell_ids, dtype=object),
+        config=Scgpt.model_validate(PARAMS.scgpt.model_dump() | changes),
         n_bins=51,
         vocabulary=SPECIAL,
         pad_value=-2,
@@ -99,11 +113,11 @@ def test_random_bins_are_upstream_s_from_the_same_draw(genes, monkeypatch):
     for i in range(20):
         counts = rng.integers(1, 12, genes)
         row = np.log1p(counts / counts.sum() * 1e4).astype(np.float32)
-        ours = np.array(list(cell(tokens_of([counts], value_input="binned_random", cells=[f"x{i}"]), 0).values()))
+        ours = np.array(list(cell(tokens_of([counts], value_input="binned_random", cell_ids=[f"x{i}"]), 0).values()))
         draw = module._draws(np.array([f"x{i}"], dtype=object), np.array([genes]))
         monkeypatch.setattr(np.random, "rand", lambda n, draw=draw: draw)
         assert (ours == binning(row, 51)).all()
-        assert len(np.unique(ours)) > 11, "ties were spread"
+        assert len(np.unique(ours)) > 11, "ties were relative_variance"
 
 
 @settings(max_examples=40, deadline=None)
@@ -139,8 +153,8 @@ def test_draws_are_even():
 
 def test_random_bins_are_drawn_by_cell_id():
     counts = [[1] * 30, [1] * 30]
-    a = tokens_of(counts, value_input="binned_random", cells=["x", "y"])
-    b = tokens_of(counts[:1], value_input="binned_random", cells=["y"])
+    a = tokens_of(counts, value_input="binned_random", cell_ids=["x", "y"])
+    b = tokens_of(counts[:1], value_input="binned_random", cell_ids=["y"])
     assert cell(a, 1) == cell(b, 0)
     assert cell(a, 0) != cell(a, 1)
     assert set(cell(tokens_of(counts, value_input="binned"), 0).values()) == {
@@ -148,7 +162,7 @@ def test_random_bins_are_drawn_by_cell_id():
     }
 
 
-def test_zero_genes_are_tokens_when_asked_for():
+def test_zero_genes_are_tokens_if_configured():
     tokens = tokens_of([[0, 3, 0]], zero_genes=True, token_ids=[4, 5, -1], value_input="log1p")
     assert set(cell(tokens, 0)) == {4, 5}
     assert cell(tokens, 0)[4] == 0
@@ -159,10 +173,10 @@ def test_a_cell_s_tokens_do_not_depend_on_the_others(mode):
     rng = np.random.default_rng(0)
     counts = rng.poisson(1.0, (6, 40))
     names = [f"n{i}" for i in range(6)]
-    together = tokens_of(counts, cells=names, value_input=mode, max_tokens=15)
+    together = tokens_of(counts, cell_ids=names, value_input=mode, max_tokens=15)
     assert together.lengths.max() == 15
     for row in range(6):
-        alone = tokens_of(counts[[row]], cells=[names[row]], value_input=mode, max_tokens=15)
+        alone = tokens_of(counts[[row]], cell_ids=[names[row]], value_input=mode, max_tokens=15)
         assert cell(alone, 0) == cell(together, row)
 
 
@@ -195,3 +209,26 @@ def test_the_scale_is_a_quantile_of_what_is_expressed():
     found = fit_scale(counts, np.array([1e4]))
     assert (found.low, found.high) == pytest.approx((np.log(2), np.log(4)), rel=1e-2)
     assert fit_scale(sp.csr_matrix((2, 3)), np.zeros(2)) == Scale(0.0, 1.0)
+
+
+def values(trained_on: ValueInput, fed: ValueInput) -> list[float]:
+    architecture = small_architecture(PARAMS.pretrain, trained_on)
+    vocabulary = small_vocabulary(GENES)
+    checkpoint = ScgptCheckpoint(ScgptBackbone(architecture, vocabulary), vocabulary, architecture, None)
+    params = PARAMS.model_copy(update={"scgpt": PARAMS.scgpt.model_copy(update={"value_input": fed})})
+    return list(checkpoint.tokenizer(SCREEN, params)(SCREEN).values)
+
+
+def test_an_encoder_trained_on_log1p_gets_log1p():
+    assert values("log1p", "log1p") == pytest.approx(np.log([2, 4, 64, 2]), rel=1e-6)
+
+
+def test_an_encoder_trained_on_bins_gets_log1p_over_the_bins_as_fitted_on_reference_cells():
+    low, high = np.quantile(np.log([2, 4]), [0.001, 0.999])  # of cell a alone: cell b is a query
+    expected = 1 + (np.log([2, 4, 64, 2]) - low) * 49 / (high - low)
+    assert values("binned", "log1p") == pytest.approx(expected, rel=1e-5)
+
+
+def test_bins_mean_nothing_to_an_encoder_trained_on_log1p():
+    with pytest.raises(InputError, match=r"scgpt.value_input is 'binned'.*set scgpt.value_input=log1p"):
+        values("log1p", "binned")

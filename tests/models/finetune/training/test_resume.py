@@ -11,43 +11,41 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, finetune_config
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
+from reverse_perturbation.models.encoder.tokens import Tokens
+from reverse_perturbation.models.finetune.training import train
 from reverse_perturbation.models.finetune.training.resume import resume_folder
-from reverse_perturbation.models.finetune.training.train import fit
-from reverse_perturbation.models.scgpt import train
-from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
-from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens
+from reverse_perturbation.models.finetune.training.train import TrainingData, fit
+from tests.models.conftest import CELL_IDS, CONDITIONS, GENES, ONE, build, finetune_config
 
-# Everything that draws or remembers: dropout, cells drawn anew, a mean of the weights, a schedule in two parts.
-CONFIG = finetune_config(
-    epochs=5,
-    patience=5,
-    dropout=0.2,
-    ema=0.7,
-    probe_epochs=1,
-    sampler="balanced",
-    cells_per_condition=8,
-    accumulation=2,
-)
+# Everything that draws or remembers: dropout, synthetic cells, a mean of the weights, a schedule in two parts.
+SETTINGS = {
+    "schedule__epochs": 5,
+    "schedule__patience": 5,
+    "adaptation__dropout": 0.2,
+    "optimizer__ema": 0.7,
+    "schedule__probe_epochs": 1,
+    "sampler__kind": "balanced",
+    "sampler__cells_per_condition": 8,
+    "optimizer__accumulation": 2,
+}
+CONFIG = finetune_config(**SETTINGS)
 
 
 class Killed(Exception):
     """Stands for a kill where the process must live on."""
 
 
-def run(checkpoint, task, state=None, config=CONFIG, **options):
-    torch.manual_seed(1)
-    model = ScgptClassifier(load_checkpoint(checkpoint).model, torch.arange(GENES), len(CONDITIONS), config)
-    history = fit(model, task, config, seed=0, epochs=5, accelerator=ONE, state=state, **options)
+def run(checkpoint, data, state_path=None, config=CONFIG, **options):
+    model = build(checkpoint, config)
+    history = fit(model, data, config, seed=0, epochs=5, accelerator=ONE, state_path=state_path, **options)
     return [dataclasses.replace(epoch, seconds=0) for epoch in history], model.trainable_state()
 
 
-def drawing(task):
-    """The task with training cells in another order in each epoch, as drawn by the run's generator."""
-    return dataclasses.replace(task, draw=lambda order: task.tokens.take(task.train + 3 * order.integers(0, 40)))
+def resampled(data):
+    """The same with other training cells in each epoch, as drawn by the run's generator."""
+    return dataclasses.replace(data, resample=lambda rng: data.tokens.take(data.train + 3 * rng.integers(0, 40)))
 
 
 def same(a, b):
@@ -59,8 +57,8 @@ def same(a, b):
 
 @pytest.mark.parametrize("refit", [False, True])
 @pytest.mark.parametrize("epoch", [1, 3, 5])
-def test_killed_after_an_epoch(checkpoint, task, tmp_path, epoch, refit, capsys):
-    given = drawing(dataclasses.replace(task, validation=task.validation[:0]) if refit else task)
+def test_killed_after_an_epoch(checkpoint, data, tmp_path, epoch, refit, capsys):
+    given = resampled(dataclasses.replace(data, validation=data.validation[:0]) if refit else data)
 
     def kill(found):
         if found.epoch == epoch:
@@ -72,12 +70,12 @@ def test_killed_after_an_epoch(checkpoint, task, tmp_path, epoch, refit, capsys)
     again = run(checkpoint, given, tmp_path / "state.pt", on_epoch=lambda found: seen.append(found.epoch))
     same(again, run(checkpoint, given))
     assert seen == [1, 2, 3, 4, 5], "the curves are whole"
-    told = f"goes on after epoch {epoch - 1}"
+    told = f"resumed after epoch {epoch - 1}"
     assert (told in capsys.readouterr().out) == (epoch > 1)
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_killed_within_an_epoch(checkpoint, task, tmp_path, step, monkeypatch):
+def test_killed_within_an_epoch(checkpoint, data, tmp_path, step, monkeypatch):
     batches = train.training_batches
     calls = []
 
@@ -87,36 +85,36 @@ def test_killed_within_an_epoch(checkpoint, task, tmp_path, step, monkeypatch):
 
     monkeypatch.setattr(train, "training_batches", few)
     with pytest.raises(TypeError):
-        run(checkpoint, task, tmp_path / "state.pt")
+        run(checkpoint, data, tmp_path / "state.pt")
     monkeypatch.undo()
-    same(run(checkpoint, task, tmp_path / "state.pt"), run(checkpoint, task))
+    same(run(checkpoint, data, tmp_path / "state.pt"), run(checkpoint, data))
 
 
-def test_a_run_that_had_ended_is_not_trained_again(checkpoint, task, tmp_path, monkeypatch):
+def test_a_run_that_had_ended_is_not_trained_again(checkpoint, data, tmp_path, monkeypatch):
     """The stage may be killed in the second of its two fits; patience had stopped this one early."""
-    config = CONFIG.model_copy(update={"patience": 1, "head_learning_rate": 0.0001})
-    first = run(checkpoint, task, tmp_path / "state.pt", config)
+    config = finetune_config(**SETTINGS | {"schedule__patience": 1, "optimizer__head_learning_rate": 0.0001})
+    first = run(checkpoint, data, tmp_path / "state.pt", config)
     assert len(first[0]) < 5
     monkeypatch.setattr(train, "_train_epoch", None)
-    same(run(checkpoint, task, tmp_path / "state.pt", config), first)
+    same(run(checkpoint, data, tmp_path / "state.pt", config), first)
 
 
-def test_epoch_0_is_not_judged_twice(checkpoint, task, tmp_path):
+def test_epoch_0_is_not_evaluated_twice(checkpoint, data, tmp_path):
     def kill(found):
         if found.epoch == 2:
             raise Killed
 
     with pytest.raises(Killed):
-        run(checkpoint, task, tmp_path / "state.pt", on_epoch=kill, include_untrained=True)
-    again = run(checkpoint, task, tmp_path / "state.pt", include_untrained=True)
+        run(checkpoint, data, tmp_path / "state.pt", on_epoch=kill, include_untrained=True)
+    again = run(checkpoint, data, tmp_path / "state.pt", include_untrained=True)
     assert [epoch.epoch for epoch in again[0]] == [0, 1, 2, 3, 4, 5]
-    same(again, run(checkpoint, task, include_untrained=True))
+    same(again, run(checkpoint, data, include_untrained=True))
 
 
-def test_a_broken_state_is_named(checkpoint, task, tmp_path):
+def test_a_broken_state_is_named(checkpoint, data, tmp_path):
     (tmp_path / "state.pt").write_bytes(b"PK not a state")
     with pytest.raises(InputError, match=r"state\.pt: not readable .*delete it to start the fit anew"):
-        run(checkpoint, task, tmp_path / "state.pt")
+        run(checkpoint, data, tmp_path / "state.pt")
 
 
 KILLED = """
@@ -124,11 +122,10 @@ import os, pickle, signal, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from reverse_perturbation.models.scgpt import train
-from tests.models.scgpt import test_resume
+from tests.models.finetune.training import test_resume
 folder, steps = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
-checkpoint, task = folder / "base", test_resume.read_task(folder / "task.npz")
+checkpoint, data = folder / "base", test_resume.read_data(folder / "data.npz")
 count = 0
 step = torch.optim.AdamW.step
 def counted(self, *args, **kwargs):
@@ -138,28 +135,26 @@ def counted(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, *args, **kwargs)
 torch.optim.AdamW.step = counted
-history, weights = test_resume.run(checkpoint, task, folder / "state" / "fit.pt")
+history, weights = test_resume.run(checkpoint, data, folder / "state" / "fit.pt")
 save_file(weights, folder / "weights.safetensors")
 """
 
 
-def read_task(path):
+def read_data(path):
     with np.load(path, allow_pickle=False) as found:
         tokens = Tokens(found["ids"], found["values"], found["offsets"], GENES + 1, GENES, -2)
-        ids = np.array([f"c{i}" for i in range(240)], dtype=object)
-        return drawing(
-            train.TrainingData(ids, tokens, found["targets"], CONDITIONS, found["train"], found["validation"])
-        )
+        parts = found["train"], found["validation"]
+        return resampled(TrainingData(CELL_IDS, tokens, found["targets"], CONDITIONS, *parts))
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_step(checkpoint, task, tmp_path):
+def test_kill_9_at_any_step(checkpoint, data, tmp_path):
     """A process of its own each time, killed by the kernel in this or that step, until it gets through."""
     (tmp_path / "base").symlink_to(checkpoint)
-    t = task.tokens
+    t = data.tokens
     arrays = {"ids": t.ids, "values": t.values, "offsets": t.offsets}
-    np.savez(tmp_path / "task.npz", targets=task.targets, train=task.train, validation=task.validation, **arrays)
-    root = Path(__file__).parents[3]
+    np.savez(tmp_path / "data.npz", targets=data.targets, train=data.train, validation=data.validation, **arrays)
+    root = Path(__file__).parents[4]
     environment = os.environ | {"PYTHONPATH": f"{root / 'src'}:{root}", "OMP_NUM_THREADS": "1"}
     codes = []
     for steps in (1, 4, 2, 99):
@@ -167,11 +162,11 @@ def test_kill_9_at_any_step(checkpoint, task, tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         codes.append(done.returncode)
     assert codes == [-signal.SIGKILL] * 3 + [0], done.stderr
-    assert "goes on after epoch" in done.stdout
+    assert "resumed after epoch" in done.stdout
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        _, wanted = run(checkpoint, read_task(tmp_path / "task.npz"))
+        _, wanted = run(checkpoint, read_data(tmp_path / "data.npz"))
     finally:
         torch.set_num_threads(threads)
     found = load_file(tmp_path / "weights.safetensors")

@@ -1,16 +1,24 @@
-"""The losses: by hand, against pytorch-metric-learning, and where there is nothing to contrast."""
+"""The losses: by hand, against pytorch-metric-learning, with nothing to contrast, and after balanced batches."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
-from tests.models.scgpt.conftest import finetune_config, loss_config
 
-from reverse_perturbation.models.finetune.network.heads import CellOutput
-from reverse_perturbation.models.finetune.training.losses import Objective, credited_targets, infonce, supcon
+from reverse_perturbation.models.encoder.batches import balanced_batches
+from reverse_perturbation.models.finetune.network.heads import CellOutput, Head
+from reverse_perturbation.models.finetune.training.losses import (
+    Objective,
+    credited_targets,
+    infonce,
+    natural_log_prior,
+    supcon,
+)
+from tests.models.conftest import finetune_config, loss_config
 
 CONDITIONS = ["A+B", "A+ctrl", "B+ctrl", "C+ctrl", "ctrl+C"]
 # Two cells of condition 0 at a right angle, one of condition 1 along the first. Cosines: (0, 1) 0, (0, 2) 1, (1, 2) 0.
@@ -97,3 +105,39 @@ def test_without_credit_it_is_torch_s_cross_entropy_bit_for_bit():
     given = output()
     plain = torch.nn.functional.cross_entropy(given.logits, TARGET, label_smoothing=0.1)
     assert Objective(finetune_config().loss, CONDITIONS)(given, TARGET) == plain
+
+
+def test_balance_corrected_gives_the_posterior_of_cells_as_they_come():
+    """Three normal distributions of variance 1: the posterior is a softmax of a linear function, known exactly."""
+    rng = np.random.default_rng(0)
+    prior, mean = np.array([0.75, 0.2, 0.05]), np.array([-1.0, 0.0, 1.0])
+    targets = rng.choice(3, 20000, p=prior)
+    x = torch.from_numpy(rng.normal(mean[targets], 1.0)).float()[:, None]
+    grid = torch.linspace(-3, 3, 41)[:, None]
+    true = torch.softmax(grid * mean - torch.from_numpy(mean**2) / 2 + np.log(prior), dim=1)
+
+    def learnt(corrected: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        head = Head(1, 3, finetune_config(head__depth=0).head, classify=True)
+        if corrected:
+            head.log_prior.copy_(natural_log_prior(targets, 3))
+        objective = Objective(loss_config(label_smoothing=0.0), ["A+ctrl", "B+ctrl", "C+ctrl"], head.log_prior)
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+        for _ in range(3):
+            for batch in balanced_batches(np.arange(20000), targets, 300, 100, rng):
+                optimizer.zero_grad()
+                objective(CellOutput(*head(x[batch])), torch.from_numpy(targets[batch])).backward()
+                optimizer.step()
+        return head(grid)[1].softmax(dim=1).detach()
+
+    weight = torch.from_numpy(prior * np.exp(-((grid.numpy() - mean) ** 2) / 2)).sum(1)
+
+    def error(found: torch.Tensor) -> float:
+        return (((found - true).abs().sum(1) * weight).sum() / weight.sum()).item()
+
+    assert error(learnt(True)) < 0.06
+    assert error(learnt(False)) > 0.3
+
+
+def test_a_prior_is_of_the_cells_and_never_zero():
+    assert natural_log_prior(np.array([0, 0, 2]), 3).exp().tolist() == pytest.approx([0.5, 0.25, 0.25])

@@ -5,9 +5,10 @@ import pytest
 import torch
 from scgpt.model import TransformerModel
 
-from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, build_backbone, encode, set_dropout
+from reverse_perturbation.models.encoder.interface import set_dropout
+from reverse_perturbation.models.encoder.tokens import Batch, Tokens
+from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
-from reverse_perturbation.models.scgpt.encoder.tokenize import Batch, Tokens
 
 VOCABULARY = {f"G{i}": i for i in range(20)} | {"<pad>": 20, "<cls>": 21}
 ARGS = {"nlayers": 3, "nheads": 4, "embsize": 32, "d_hid": 48, "dropout": 0.3, "MVC": True}
@@ -16,7 +17,7 @@ ARGS = {"nlayers": 3, "nheads": 4, "embsize": 32, "d_hid": 48, "dropout": 0.3, "
 @pytest.fixture(scope="module")
 def ours():
     torch.manual_seed(0)
-    model = build_backbone(Architecture.from_args(ARGS, "test"), VOCABULARY)
+    model = ScgptBackbone(Architecture.from_args(ARGS, "test"), VOCABULARY)
     for layer in model.transformer_encoder.layers:  # zero biases would hide a bias put in the wrong place
         for parameter in layer.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -36,8 +37,12 @@ def upstream(ours):
     return model
 
 
+def states(model: ScgptBackbone, batch: Batch, last: int | None = None) -> torch.Tensor:
+    return model.transform(model.embed(batch), batch.padding, last=last)
+
+
 def upstreams(model: TransformerModel, batch: Batch) -> torch.Tensor:
-    return model._encode(batch.ids, batch.values, src_key_padding_mask=batch.padding)
+    return model._states(batch.ids, batch.values, src_key_padding_mask=batch.padding)
 
 
 def cells() -> Tokens:
@@ -57,7 +62,7 @@ def test_parity_with_upstream(ours, upstream, mode):
     for model in (ours, upstream):
         model.train(mode == "train")
     with torch.no_grad():
-        a, b = encode(ours, batch), upstreams(upstream, batch)
+        a, b = states(ours, batch), upstreams(upstream, batch)
     # In eval PyTorch's fused path writes zeros at padding, which nobody reads.
     assert (a - b)[real].abs().max() <= 1e-5
     assert torch.isfinite(a).all()
@@ -77,7 +82,7 @@ def test_parity_of_the_decoders(ours, upstream):
 
 def test_parity_of_the_gradients(ours, upstream):
     batch = cells().batch(np.arange(4))
-    for model, output in ((ours, encode), (upstream, upstreams)):
+    for model, output in ((ours, states), (upstream, upstreams)):
         model.train()
         model.zero_grad()
         output(model, batch)[:, 0].pow(3).sum().backward()
@@ -91,9 +96,9 @@ def test_a_cell_s_embedding_depends_on_the_cell_alone(ours):
     tokens = cells()
     ours.eval()
     with torch.no_grad():
-        together = encode(ours, tokens.batch(np.arange(4)))[:, 0]
-        reversed_ = encode(ours, tokens.batch(np.arange(4)[::-1].copy()))[:, 0].flip(0)
-        alone = torch.cat([encode(ours, tokens.batch(np.array([i])))[:, 0] for i in range(4)])
+        together = states(ours, tokens.batch(np.arange(4)))[:, 0]
+        reversed_ = states(ours, tokens.batch(np.arange(4)[::-1].copy()))[:, 0].flip(0)
+        alone = torch.cat([states(ours, tokens.batch(np.array([i])))[:, 0] for i in range(4)])
     assert (together - alone).abs().max() <= 1e-5
     assert (together - reversed_).abs().max() <= 1e-5
 
@@ -102,31 +107,30 @@ def test_layers_can_be_run_in_two_parts(ours):
     batch = cells().batch(np.arange(4))
     ours.eval()
     with torch.no_grad():
-        whole = encode(ours, batch)
-        below = encode(ours, batch, last_layer=2)
-        above = ours.transformer_encoder(below, batch.padding, first_layer=2)
+        whole = states(ours, batch)
+        below = states(ours, batch, last=2)
+        above = ours.transform(below, batch.padding, first=2)
     assert not torch.allclose(below, above)
     assert torch.equal(whole, above)
 
 
 def test_dropout_is_in_attention_too_and_only_in_training(checkpoint, tokens):
-    model = load_checkpoint(checkpoint).model
+    model = load_checkpoint(checkpoint).backbone
     batch = tokens.batch(np.arange(5))
     set_dropout(model, 0.5)
-    for layer in model.transformer_encoder.layers:
-        for module in layer.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0  # leaves the attention's own
+    for name, module in model.transformer_encoder.named_modules():
+        if isinstance(module, torch.nn.Dropout) and not name.endswith("self_attn.dropout"):
+            module.p = 0.0  # leaves the attention's own
     with torch.no_grad():
         model.eval()
-        assert torch.equal(encode(model, batch), encode(model, batch))
+        assert torch.equal(states(model, batch), states(model, batch))
         model.transformer_encoder.train()
-        assert not torch.equal(encode(model, batch), encode(model, batch))
+        assert not torch.equal(states(model, batch), states(model, batch))
 
 
 def test_building_twice_from_one_seed_gives_the_same_weights():
-    states = []
+    found = []
     for _ in range(2):
         torch.manual_seed(3)
-        states.append(build_backbone(Architecture.from_args(ARGS, "test"), VOCABULARY).state_dict())
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        found.append(ScgptBackbone(Architecture.from_args(ARGS, "test"), VOCABULARY).state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -5,36 +5,32 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.models.scgpt.conftest import CONDITIONS, GENES, ONE, finetune_config
 
 from reverse_perturbation.config import Cache
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.embed import embed_cells
+from reverse_perturbation.models.encoder.batches import INFERENCE_TOKENS
+from reverse_perturbation.models.finetune.inference import cache
 from reverse_perturbation.models.finetune.inference.cache import CachedTokens, cached
-from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
+from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.train import fit
-from reverse_perturbation.models.scgpt import cache, samplers
-from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
+from tests.models.conftest import CELL_IDS, CONDITIONS, CPU, ONE, build, finetune_config
 
-CPU = torch.device("cpu")
-CELLS = np.array([f"c{i}" for i in range(240)])
 # Mode, readout, and how wide a cell's row (readouts) or a token's (states) is.
 KINDS = {
-    "head, no genes": ({"adaptation": "head", "readout": ["cls", "mean"]}, 32),
-    "head, genes": ({"adaptation": "head"}, 16),
-    "last_n": ({"adaptation": "last_n", "last_layers": 1}, 16),
-    "last_n, no genes": ({"adaptation": "last_n", "last_layers": 2, "readout": ["cls"]}, 16),
+    "head, no genes": ({"adaptation__mode": "head", "head__readout": ["cls", "mean"]}, 32),
+    "head, genes": ({"adaptation__mode": "head"}, 16),
+    "last_n": ({"adaptation__mode": "last_n", "adaptation__last_layers": 1}, 16),
+    "last_n, no genes": (
+        {"adaptation__mode": "last_n", "adaptation__last_layers": 2, "head__readout": ["cls"]},
+        16,
+    ),
 }
 
 
 def config_of(kind="head, genes", dtype="float32", limit_gb=1.0, **changes):
-    settings = KINDS[kind][0] | {"mixing": 1, "cache": Cache(dtype=dtype, limit_gb=limit_gb)}
+    settings = KINDS[kind][0] | {"augmentation__mixing": 1, "cache": Cache(dtype=dtype, limit_gb=limit_gb)}
     return finetune_config(**settings | changes)
-
-
-def build(checkpoint, config, seed=1) -> ScgptClassifier:
-    torch.manual_seed(seed)
-    return ScgptClassifier(load_checkpoint(checkpoint).model, torch.arange(GENES), len(CONDITIONS), config)
 
 
 def keep(model, tokens, folder, checkpoint_sha256="c"):
@@ -47,19 +43,19 @@ def folders(path) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-5), ("float16", 2e-3)])
-def test_training_takes_the_same_course_with_and_without(checkpoint, task, tmp_path, kind, dtype, within):
+def test_training_takes_the_same_course_with_and_without(checkpoint, data, tmp_path, kind, dtype, within):
     """The cells meet in batches of 20 here and of 256 in the cache, so they are padded differently.
 
     With float32 the metrics are equal to the last digit. Losses and scores are equal to rounding (3e-7), not always to
     the last bit: in which order a matrix product adds up depends on the shape of the batch.
     """
-    config = config_of(kind, dtype, dropout=0.2, head_dropout=0.2, batch_size=20)
+    config = config_of(kind, dtype, adaptation__dropout=0.2, head__dropout=0.2, sampler__batch_size=20)
     found = []
     for folder in (None, tmp_path):
         model = build(checkpoint, config)
-        cells = task.tokens if folder is None else keep(model, task.tokens, folder)
-        history = fit(model, dataclasses.replace(task, tokens=cells), config, seed=0, epochs=3, accelerator=ONE)
-        found.append((history, embed_cells(model, cells, CELLS, CONDITIONS, ONE)))
+        cells = data.tokens if folder is None else keep(model, data.tokens, folder)
+        history = fit(model, dataclasses.replace(data, tokens=cells), config, seed=0, epochs=3, accelerator=ONE)
+        found.append((history, embed_cells(model, cells, CELL_IDS, CONDITIONS, ONE)))
     (plain, without), (kept, beside) = found
     assert isinstance(cells, CachedTokens)
     for a, b in zip(plain, kept, strict=True):
@@ -87,53 +83,53 @@ def test_a_batch_brings_what_would_be_computed(checkpoint, tokens, tmp_path, kin
         assert (batch.frozen[real] - wanted[real]).abs().max() <= 1e-5
 
 
-def test_frozen_work_is_done_once_for_each_cell(checkpoint, task, tmp_path, monkeypatch):
+def test_frozen_work_is_done_once_for_each_cell(checkpoint, data, tmp_path, monkeypatch):
     seen = []
-    frozen = ScgptClassifier.frozen
-    monkeypatch.setattr(ScgptClassifier, "frozen", lambda self, b: seen.append(len(b.ids)) or frozen(self, b))
+    frozen = EncoderClassifier.frozen
+    monkeypatch.setattr(EncoderClassifier, "frozen", lambda self, b: seen.append(len(b.ids)) or frozen(self, b))
     config = config_of("last_n")
     for seed in (1, 2):  # two training seeds, as two stages would
         model = build(checkpoint, config, seed)
-        cells = keep(model, task.tokens, tmp_path)
-        mine = dataclasses.replace(task, tokens=cells)
+        cells = keep(model, data.tokens, tmp_path)
+        mine = dataclasses.replace(data, tokens=cells)
         fit(model, mine, config, seed=seed, epochs=3, accelerator=ONE)
         fit(build(checkpoint, config, seed), mine, config, seed=seed, epochs=2, accelerator=ONE)
-        embed_cells(model, cells, CELLS, CONDITIONS, ONE)
-    assert sum(seen) == len(task.tokens.lengths)
+        embed_cells(model, cells, CELL_IDS, CONDITIONS, ONE)
+    assert sum(seen) == len(data.tokens.lengths)
 
 
 def test_a_batch_reads_its_own_cells_and_no_others(checkpoint, tokens, tmp_path):
     cells = keep(build(checkpoint, config_of("last_n")), tokens, tmp_path)
-    asked = []
+    read = []
 
     class Watched(np.ndarray):
         def __getitem__(self, places):
-            asked.append(len(places))
+            read.append(len(places))
             return np.asarray(self)[places]
 
     assert isinstance(cells.array, np.memmap)
     rows = np.array([4, 100, 7])
     dataclasses.replace(cells, array=cells.array.view(Watched)).batch(rows)
-    assert asked == [tokens.lengths[rows].sum() + 3]
+    assert read == [tokens.lengths[rows].sum() + 3]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_size_is_said_before_it_is_written(checkpoint, tokens, tmp_path, kind, capsys, monkeypatch):
+def test_the_size_is_printed_before_it_is_written(checkpoint, tokens, tmp_path, kind, capsys, monkeypatch):
     model = build(checkpoint, config_of(kind, "float16"))
     whole = not model.frozen_states_per_token
     size = KINDS[kind][1] * 2 * (240 if whole else 240 + len(tokens.ids))
-    said = []
+    printed = []
     write = cache._write
-    monkeypatch.setattr(cache, "_write", lambda *args: said.append(capsys.readouterr().out) or write(*args))
+    monkeypatch.setattr(cache, "_write", lambda *args: printed.append(capsys.readouterr().out) or write(*args))
     keep(model, tokens, tmp_path)
-    assert len(said) == 1
-    assert f"240 cells, {size / 2**30:.3g} GiB as float16" in said[0]
-    assert ("readouts" if whole else f"states below layer {model.frozen_layers}") in said[0]
+    assert len(printed) == 1
+    assert f"240 cells, {size / 2**30:.3g} GiB as float16" in printed[0]
+    assert ("readouts" if whole else f"states below layer {model.frozen_layers}") in printed[0]
     (folder,) = tmp_path.iterdir()
     array = np.load(folder / "array.npy", mmap_mode="r")
     assert array.nbytes == size
     keep(model, tokens, tmp_path)
-    assert len(said) == 1
+    assert len(printed) == 1
     assert "cache: found" in capsys.readouterr().out
 
 
@@ -141,11 +137,11 @@ def test_the_size_is_said_before_it_is_written(checkpoint, tokens, tmp_path, kin
 def test_above_the_limit_nothing_is_kept(checkpoint, tokens, tmp_path, capsys, limit_gb):
     model = build(checkpoint, config_of(limit_gb=limit_gb))
     assert keep(model, tokens, tmp_path / "cache") is tokens
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     size = 16 * 4 * (240 + len(tokens.ids)) / 2**30
-    assert f"cache: off, states below layer 3 of 240 cells, {size:.3g} GiB" in said
-    assert f"finetune.cache.limit_gb ({limit_gb:g})" in said
-    assert "set it to 0.01" in said
+    assert f"cache: off, states below layer 3 of 240 cells, {size:.3g} GiB" in printed
+    assert f"finetune.cache.limit_gb ({limit_gb:g})" in printed
+    assert "set it to 0.01" in printed
     assert not (tmp_path / "cache").exists()
 
 
@@ -159,10 +155,10 @@ def test_a_full_disk_is_seen_before_it_is_full(checkpoint, tokens, tmp_path, cap
 @pytest.mark.parametrize(
     "changes",
     [
-        {"adaptation": "full"},
-        {"adaptation": "lora"},
-        {"adaptation": "frozen"},
-        {"adaptation": "last_n", "last_layers": 3},
+        {"adaptation__mode": "full"},
+        {"adaptation__mode": "lora"},
+        {"adaptation__mode": "frozen"},
+        {"adaptation__mode": "last_n", "adaptation__last_layers": 3},
     ],
 )
 def test_nothing_is_kept_where_nothing_would_be_computed_twice(checkpoint, tokens, tmp_path, changes):
@@ -170,14 +166,14 @@ def test_nothing_is_kept_where_nothing_would_be_computed_twice(checkpoint, token
     assert folders(tmp_path) == []
 
 
-def test_cells_that_are_drawn_anew_cannot_be_kept(checkpoint, tokens, tmp_path, capsys):
-    assert keep(build(checkpoint, config_of(mixing=2)), tokens, tmp_path) is tokens
-    assert "cache: off, finetune.mixing" in capsys.readouterr().out
+def test_resampled_cells_cannot_be_kept(checkpoint, tokens, tmp_path, capsys):
+    assert keep(build(checkpoint, config_of(augmentation__mixing=2)), tokens, tmp_path) is tokens
+    assert "cache: off, finetune.augmentation" in capsys.readouterr().out
 
 
 def test_an_interrupted_write_leaves_nothing(checkpoint, tokens, tmp_path, monkeypatch):
     model = build(checkpoint, config_of())
-    monkeypatch.setitem(samplers.INFERENCE_TOKENS, "cpu", 2**14)  # numbers: several batches
+    monkeypatch.setitem(INFERENCE_TOKENS, "cpu", 2**14)  # numbers: several batches
     calls = []
     frozen = model.frozen
 
@@ -232,8 +228,8 @@ def test_what_decides_the_content_decides_the_key(checkpoint, tokens, tmp_path):
         (config_of(), tokens.take(np.arange(240)[::-1]), "c"),
         (config_of(dtype="float16"), tokens, "c"),
         (config_of("head, no genes"), tokens, "c"),
-        (config_of("head, no genes", readout=["mean", "cls"]), tokens, "c"),
-        (config_of("head, no genes", readout=["mean"]), tokens, "c"),
+        (config_of("head, no genes", head__readout=["mean", "cls"]), tokens, "c"),
+        (config_of("head, no genes", head__readout=["mean"]), tokens, "c"),
         (config_of("last_n"), tokens, "c"),
         (config_of("last_n, no genes"), tokens, "c"),
     ]
@@ -242,7 +238,7 @@ def test_what_decides_the_content_decides_the_key(checkpoint, tokens, tmp_path):
         keep(build(checkpoint, config), cells, tmp_path, digest)
         assert len(folders(tmp_path)) == number + 2
     # What is trained does not decide it.
-    same = config_of(head_width=7, head_dim=5, gene_rank=1, label_smoothing=0.0, limit_gb=2.0)
+    same = config_of(head__width=7, head__dim=5, head__gene_rank=1, loss__label_smoothing=0.0, limit_gb=2.0)
     keep(build(checkpoint, same, seed=9), tokens, tmp_path)
     assert len(folders(tmp_path)) == len(others) + 1
 
