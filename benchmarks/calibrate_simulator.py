@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from reverse_perturbation.config import Pca as PcaConfig
 from reverse_perturbation.config import Simulated, load_params
 from reverse_perturbation.data.screen.genes import load_aliases
-from reverse_perturbation.data.screen.mask import apply_mask, library_sizes
+from reverse_perturbation.data.screen.mask import apply_mask, depths
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.metrics import registry
-from reverse_perturbation.models.baselines.pca import Pca
+from reverse_perturbation.models.baselines.pca import Config, Pca
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.simulate import simulate
@@ -47,7 +46,7 @@ def audit(cells: AnnData) -> dict[str, object]:
         "controls": int(cells.obs["control"].sum()),
         "non_zero": round(counts.nnz / np.prod(counts.shape), 4),
         "expressed_genes_a_cell": round(float(np.diff(counts.indptr).mean()), 1),
-        "library_size_p5_p50_p95": np.percentile(library_sizes(cells), [5, 50, 95]).round().tolist(),
+        "library_size_p5_p50_p95": np.percentile(depths(cells), [5, 50, 95]).round().tolist(),
         "largest_count": int(counts.data.max()),
     }
 
@@ -65,7 +64,7 @@ def difficulty(cells: AnnData, mask: str, space: str, iterations: int) -> dict[s
     found["logreg_iterations"], found["logreg_seconds"] = logreg.n_iter, round(time.perf_counter() - start)
     found["logreg"] = report(logreg.scores(expression[query]), labels[query], logreg.conditions)
 
-    embedding = Pca(PcaConfig(components=50, seed=0)).fit(expression[~query]).embed(expression)
+    embedding = Pca(Config(components=50, seed=0)).fit(expression[~query]).embed(expression)
     ranker = LibraryRanker(load_params().library)
     ranker.fit(embedding[~query], labels[~query])
     found["pca"] = report(ranker.scores(embedding[query]), labels[query], ranker.conditions)
@@ -90,7 +89,7 @@ def main() -> None:
     parser.add_argument("--labels", default="legacy", choices=["legacy", "canonical"])
     parser.add_argument("--iterations", type=int, default=100, help="of lbfgs")
     args = parser.parse_args()
-    config = Simulated(conditions=args.conditions, cells=args.cells, genes=args.genes, seed=args.seed)
+    config = Simulated(n_conditions=args.conditions, n_cells=args.cells, n_genes=args.genes, seed=args.seed)
     start = time.perf_counter()
     cells = simulate(pd.read_csv(args.table), config, list(default_vocabulary()), load_aliases())
     seconds = round(time.perf_counter() - start, 1)

@@ -22,20 +22,21 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from anndata import AnnData
-from machine import cells_like_norman, has_bfloat16, machine, matrix_rate, operations
+from machine import cells_like_norman, finetune_config, has_bfloat16, machine, matrix_rate, operations
 from timing import in_turn, rates, short
 
 from reverse_perturbation.config import load_params
-from reverse_perturbation.data.screen.mask import library_sizes
+from reverse_perturbation.data.screen.mask import depths
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.models.embed import embed_cells
-from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
-from reverse_perturbation.models.scgpt import tokens
-from reverse_perturbation.models.scgpt.encoder.backbone import build_backbone
-from reverse_perturbation.models.scgpt.encoder.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens, tokenize
+from reverse_perturbation.models.encoder.tokens import Tokens
+from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
+from reverse_perturbation.models.scgpt.encoder import tokenize as tokenize_module
+from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
+from reverse_perturbation.models.scgpt.encoder.checkpoint import ScgptCheckpoint, load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.tokenize import tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -45,26 +46,26 @@ UPSTREAM = "scgpt.tasks.embed_data"
 DTYPES = {"this project, float32": torch.float32, "this project, bfloat16": torch.bfloat16}
 MOST = 7  # operations that are named
 PARAMS = load_params()
-FROZEN = PARAMS.finetune.model_copy(update={"adaptation": "frozen", "readout": ["cls"]})
+FROZEN = finetune_config(adaptation={"mode": "frozen"}, head={"readout": ["cls"]})
 
 
-def write_checkpoint(folder: str, genes: np.ndarray, layers: int, width: int, heads: int) -> Checkpoint:
+def write_checkpoint(folder: str, genes: np.ndarray, layers: int, width: int, heads: int) -> ScgptCheckpoint:
     """Write a backbone of random weights in the official layout, and load it."""
     sizes = {"layers": layers, "width": width, "heads": heads}
     architecture = small_architecture(PARAMS.pretrain.model_copy(update=sizes), "binned")
     vocabulary = small_vocabulary(genes)
     torch.manual_seed(0)
-    save_checkpoint(folder, build_backbone(architecture, vocabulary), vocabulary, architecture)
+    save_checkpoint(folder, ScgptBackbone(architecture, vocabulary), vocabulary, architecture)
     return load_checkpoint(folder)
 
 
-def tokens_of(cells: AnnData, checkpoint: Checkpoint) -> Tokens:
+def tokens_of(cells: AnnData, checkpoint: ScgptCheckpoint) -> Tokens:
     """Bin as upstream does; every gene has a token."""
     return tokenize(
         cells.layers["counts"],
-        library_sizes(cells),
+        depths(cells),
         token_ids=np.array([checkpoint.vocabulary[gene] for gene in cells.var_names]),
-        cells=cells.obs_names.to_numpy(dtype=object),
+        cell_ids=cells.obs_names.to_numpy(dtype=object),
         config=PARAMS.scgpt.model_copy(update={"value_input": "binned_random"}),
         n_bins=checkpoint.architecture.n_bins,
         vocabulary=checkpoint.vocabulary,
@@ -73,9 +74,9 @@ def tokens_of(cells: AnnData, checkpoint: Checkpoint) -> Tokens:
     )
 
 
-def ours(cells: AnnData, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> np.ndarray:
+def ours(cells: AnnData, checkpoint: ScgptCheckpoint, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """Embed with this project's code; embeddings get length 1, as upstream's have."""
-    model = ScgptClassifier(checkpoint.model, torch.arange(cells.n_vars), 2, FROZEN)
+    model = EncoderClassifier(checkpoint.backbone, torch.arange(cells.n_vars), 2, FROZEN)
     names = cells.obs_names.to_numpy(dtype=object)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         found = embed_cells(model, tokens_of(cells, checkpoint), names, ["a", "b"], Accelerator(cpu=True)).embedding
@@ -85,7 +86,7 @@ def ours(cells: AnnData, checkpoint: Checkpoint, dtype: torch.dtype = torch.floa
 
 def theirs(cells: AnnData, folder: str) -> np.ndarray:
     """Embed with upstream's code, told what this project bins: log1p of counts per ten thousand."""
-    told = AnnData(log1p_cp10k(cells.layers["counts"], library_sizes(cells)), var={"gene": list(cells.var_names)})
+    told = AnnData(log1p_cp10k(cells.layers["counts"], depths(cells)), var={"gene": list(cells.var_names)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = embed_data(told, folder, gene_col="gene", device="cpu", use_fast_transformer=False)
@@ -116,7 +117,7 @@ def main() -> None:
         patches.enter_context(patch("scgpt.tasks.cell_emb.tqdm", lambda batches, **_: batches))
         # Both draw a bin for tied values; with these numbers both draw the highest.
         patches.enter_context(patch("numpy.random.rand", np.zeros))
-        patches.enter_context(patch.object(tokens, "_draws", lambda _, lengths: np.zeros(lengths.sum())))
+        patches.enter_context(patch.object(tokenize_module, "_draws", lambda _, lengths: np.zeros(lengths.sum())))
         checkpoint = write_checkpoint(
             folder, cells.var_names.to_numpy(dtype=object), args.layers, args.width, args.heads
         )

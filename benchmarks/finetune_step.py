@@ -8,7 +8,7 @@ for its last layers. This project's loop is ``train.fit`` on frozen states that 
 seconds in the table. Both train the same weights with the same optimizer. The share of the machine's matrix rate counts
 the products on real tokens: forward through all layers or through the trained ones, backward, twice that, through the
 trained ones. How far the cached states, in float16, move the first scores is in the last column; with float32 they are
-the same (tests/models/scgpt/test_cache.py).
+the same (tests/models/finetune/inference/test_cache.py).
 """
 
 import argparse
@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from embed import tokens_of, write_checkpoint
-from machine import cells_like_norman, machine, matrix_rate, operations
+from machine import cells_like_norman, finetune_config, machine, matrix_rate, operations
 from timing import in_turn, rates
 from torch.nn.functional import cross_entropy
 
-from reverse_perturbation.config import Finetune, load_params
+from reverse_perturbation.config import Finetune
+from reverse_perturbation.models.encoder.tokens import TokenSource
 from reverse_perturbation.models.finetune.inference.cache import cached
-from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
+from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.train import TrainingData, fit, make_optimizer
-from reverse_perturbation.models.scgpt.encoder.tokenize import Cells
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
 
 CPU = torch.device("cpu")
 
@@ -55,26 +55,26 @@ SMALL = [Case(2, 64, 4, 1, 512, 64), Case(4, 64, 4, 2, 512, 64)]  # of two layer
 LARGE = Case(12, 512, 8, 2, 32, 16)
 
 
-def plain(model: ScgptClassifier, task: TrainingData, config: Finetune) -> None:
+def plain(model: EncoderClassifier, data: TrainingData, config: Finetune) -> None:
     """Train an epoch."""
     model = copy.deepcopy(model).train()
-    optimizer = make_optimizer(model, config)
-    order = np.random.default_rng(0).permutation(task.train)
-    for start in range(0, len(order), config.batch_size):
-        rows = order[start : start + config.batch_size]
-        loss = cross_entropy(model(task.tokens.batch(rows)).logits, torch.from_numpy(task.targets[rows]))
+    optimizer = make_optimizer(model)
+    order = np.random.default_rng(0).permutation(data.train)
+    for start in range(0, len(order), config.sampler.batch_size):
+        rows = order[start : start + config.sampler.batch_size]
+        loss = cross_entropy(model(data.tokens.batch(rows)).logits, torch.from_numpy(data.targets[rows]))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
         optimizer.step()
 
 
-def ours(model: ScgptClassifier, task: TrainingData, config: Finetune) -> None:
+def ours(model: EncoderClassifier, data: TrainingData, config: Finetune) -> None:
     """Train an epoch."""
-    fit(copy.deepcopy(model), task, config, seed=0, epochs=1, accelerator=Accelerator(cpu=True))
+    fit(copy.deepcopy(model), data, config, seed=0, epochs=1, accelerator=Accelerator(cpu=True))
 
 
-def first_scores(model: ScgptClassifier, tokens: Cells) -> torch.Tensor:
+def first_scores(model: EncoderClassifier, tokens: TokenSource) -> torch.Tensor:
     """Return the logits of some cells before training."""
     with torch.inference_mode():
         logits = model.eval()(tokens.batch(np.arange(min(16, len(tokens.lengths))))).logits
@@ -86,24 +86,28 @@ def measured(case: Case, repeats: int) -> list[dict[str, object]]:
     """Return the rows of a backbone."""
     cells = cells_like_norman(case.cells)
     names, targets = np.unique(cells.obs["condition"].astype(str), return_inverse=True)
-    changes = {"adaptation": "last_n", "last_layers": case.trained, "batch_size": case.batch, "mixing": 1, "epochs": 1}
-    config = load_params().finetune.model_copy(update=changes)
+    config = finetune_config(
+        adaptation={"mode": "last_n", "last_layers": case.trained},
+        sampler={"batch_size": case.batch},
+        augmentation={"mixing": 1},
+        schedule={"epochs": 1},
+    )
     with tempfile.TemporaryDirectory() as folder:
         genes = cells.var_names.to_numpy(dtype=object)
         checkpoint = write_checkpoint(f"{folder}/checkpoint", genes, case.layers, case.width, case.heads)
         tokens = tokens_of(cells, checkpoint)
-        model = ScgptClassifier(checkpoint.model, torch.arange(len(genes)), len(names), config)
+        model = EncoderClassifier(checkpoint.backbone, torch.arange(len(genes)), len(names), config)
         start = time.perf_counter()
         with redirect_stdout(sys.stderr):
             states = cached(model, tokens, folder=f"{folder}/cache", checkpoint_sha256=checkpoint.sha256, device=CPU)
         taken = time.perf_counter() - start
         everything, ids = np.arange(case.cells), cells.obs_names.to_numpy(dtype=object)
-        task = partial(
+        data = partial(
             TrainingData, ids, targets=targets, conditions=list(names), train=everything, validation=everything[:0]
         )
         calls = {
-            "plain PyTorch": partial(plain, model, task(tokens=tokens), config),
-            "this project": partial(ours, model, task(tokens=states), config),
+            "plain PyTorch": partial(plain, model, data(tokens=tokens), config),
+            "this project": partial(ours, model, data(tokens=states), config),
         }
         seconds, _ = in_turn(calls, repeats)
         moved = (first_scores(model, states) - first_scores(model, tokens)).abs().max().item()

@@ -30,10 +30,11 @@ from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.metrics import registry
+from reverse_perturbation.models.baselines.logreg import Config
 from reverse_perturbation.models.linear.softmax import fit_softmax
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.simulate import simulate
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
 
 Weights = tuple[np.ndarray, np.ndarray]
 
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=5000, help="scikit-learn's iterations at most")
     parser.add_argument("--path", action="store_true", help="also the path over all C of params.yaml")
     args = parser.parse_args()
-    x, code, query = screen(Simulated(conditions=args.conditions, cells=args.cells, genes=args.genes, seed=0))
+    x, code, query = screen(Simulated(n_conditions=args.conditions, n_cells=args.cells, n_genes=args.genes, seed=0))
     known, y, names = x[~query], code[~query], np.unique(code).astype(str).astype(object)
     about = [
         f"{known.shape[0]:,} cells x {known.shape[1]:,} genes",
@@ -147,7 +148,7 @@ def main() -> None:
                 | {each: value[each] for each in ("exact_hit@1", "mrr")}
             )
     if args.path:
-        cs = load_params().logreg.c
+        cs = load_params().section("logreg", Config).c
         paths = {
             "theirs": partial(scratch, known, y, cs, theirs),
             "ours, from scratch": partial(scratch, known, y, cs, ours),

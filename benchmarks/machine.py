@@ -1,4 +1,4 @@
-"""What the benchmarks share: cells of Norman's kind, and the rates this machine can reach.
+"""What the benchmarks share: cells of Norman's kind, settings, and the rates this machine can reach.
 
 OMP_NUM_THREADS=1 python benchmarks/machine.py           # the rates alone, some seconds
 """
@@ -12,12 +12,12 @@ import torch
 from anndata import AnnData
 from timing import in_turn, short
 
-from reverse_perturbation.config import Simulated
+from reverse_perturbation.config import Finetune, Simulated, load_params
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.simulate import simulate
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
 
 GENES = 5045  # of the Norman file
 FEWEST = 2000  # cells, for the simulator to have enough of each condition
@@ -25,9 +25,15 @@ FEWEST = 2000  # cells, for the simulator to have enough of each condition
 
 def cells_like_norman(n_cells: int) -> AnnData:
     """Simulate cells with all genes of the Norman file, so that a cell has as many expressed ones as there."""
-    config = Simulated(conditions=20, cells=max(n_cells, FEWEST), genes=GENES, seed=0)
+    config = Simulated(n_conditions=20, n_cells=max(n_cells, FEWEST), n_genes=GENES, seed=0)
     cells = simulate(pd.read_csv("data/norman_conditions.csv"), config, list(default_vocabulary()), load_aliases())
     return cells[np.random.default_rng(0).permutation(cells.n_obs)[:n_cells]].copy()
+
+
+def finetune_config(**changes: dict[str, object]) -> Finetune:
+    """Return section ``finetune`` of params.yaml with some keys changed, by the part they are in."""
+    content = load_params().finetune.model_dump()
+    return Finetune.model_validate(content | {part: content[part] | keys for part, keys in changes.items()})
 
 
 def matrix_rate(dtype: torch.dtype, width: int, rows: int = 8192, repeats: int = 15) -> float:

@@ -21,7 +21,7 @@ from timing import in_turn, spread
 
 from reverse_perturbation.comparison.grid import grid
 from reverse_perturbation.config import LibraryKind, Similarity, load_params
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.predictions import Predictions
@@ -51,7 +51,7 @@ def build(kind: LibraryKind, similarity: Similarity, size: Size) -> tuple[Librar
 
 
 def one(kind: LibraryKind, similarity: Similarity, size: Size, repeats: int) -> dict[str, object]:
-    """Build a library and ask it about every query, all at once and in a loop."""
+    """Build a library and search it with every query, all at once and in a loop."""
     ranker, queries, built = build(kind, similarity, size)
     ranker.search(queries)
     most = peak()
@@ -81,16 +81,16 @@ def looped(ranker: LibraryRanker, queries: np.ndarray) -> np.ndarray:
 def whole(size: Size) -> dict[str, object]:
     """Answer every query in every way for one model: cells and pseudo-bulks, all libraries, both label spaces."""
     reference, labels, queries = embeddings(size)
-    asked = np.array([f"G{i % size[3]:03}+ctrl" for i in range(len(queries))], dtype=object)
-    cells = np.array([f"c{i}" for i in range(len(reference) + len(queries))], dtype=object)
+    truth = np.array([f"G{i % size[3]:03}+ctrl" for i in range(len(queries))], dtype=object)
+    cell_ids = np.array([f"c{i}" for i in range(len(reference) + len(queries))], dtype=object)
     parts = np.repeat(np.array(["reference", "query"], dtype=object), [len(reference), len(queries)])
-    legacy = np.concatenate([labels, asked])
-    evaluator = Evaluator(cells, legacy, parts, "canonical", PARAMS.library, PARAMS.query)
+    legacy = np.concatenate([labels, truth])
+    evaluator = Evaluator(cell_ids, legacy, parts, "canonical", PARAMS.library, PARAMS.query)
     embedding = np.concatenate([reference, queries])
     del reference, queries
-    outputs = Predictions(cells, None, None, embedding, None, np.zeros(size[2], dtype=np.float32))
+    predictions = Predictions(cell_ids, None, None, embedding, None, np.zeros(size[2], dtype=np.float32))
     start = time.perf_counter()
-    for _ in grid(evaluator, outputs, PARAMS.library_query.cells):
+    for _ in grid(evaluator, predictions, PARAMS.library_query.cells_per_query):
         pass
     taken = time.perf_counter() - start
     return {"library": "the whole grid", "similarity": "both", "build, s": None, "search, s": taken} | peak()

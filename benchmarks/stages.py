@@ -6,7 +6,7 @@
 Each stage runs in a process of its own, on the files of the stages before, simulated cells among them; the seconds
 count from the import of its modules, the peak is that process's. Beside the stages before any model: tokens, the screen
 read, masked and tokenised; logreg, so many iterations of its fit; search, every query's nearest cells among random
-embeddings of full width, which grows with cells times cells; and embed, random weights asked about random tokens, the
+embeddings of full width, which grows with cells times cells; and embed, random weights applied to random tokens, the
 small backbone by cells and the large one by tokens of a cell. Where `dvc repro` would do nothing that is timed too.
 
 The limit is what the operations of a stage's matrix products would take at the machine's matrix rate, or its input,
@@ -37,7 +37,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from ruamel.yaml import YAML
 
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
 
 T = TypeVar("T")
 Size = tuple[int, int, int]  # cells, genes, conditions
@@ -61,7 +61,7 @@ REFERENCE, QUERY, WIDTH = 0.74, 0.18, 512  # shares of the cells in Norman's spl
 def write_params(folder: Path, size: Size) -> None:
     """Write params.yaml for a simulated screen of a size, everything else as it stands."""
     params = YAML(typ="safe").load(Path("params.yaml"))
-    params["data"]["simulated"] |= dict(zip(AXES, size, strict=True))
+    params["data"]["simulated"] |= {f"n_{axis}": n for axis, n in zip(AXES, size, strict=True)}
     params["labels"] = "legacy"
     YAML(typ="safe").dump(params, folder / "params.yaml")
 
@@ -91,7 +91,7 @@ def run_tokens(folder: Path) -> Work:
         screen.counts,
         screen.totals,
         token_ids=np.array([vocabulary.get(token, -1) for token in screen.tokens]),
-        cells=screen.cells,
+        cell_ids=screen.cell_ids,
         config=load_params().scgpt.model_copy(update={"value_input": "binned"}),
         n_bins=51,
         vocabulary=vocabulary,
@@ -120,21 +120,20 @@ def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> W
     """Embed cells of as many tokens each."""
     import torch
     from accelerate import Accelerator
-    from machine import operations
+    from machine import finetune_config, operations
 
     from reverse_perturbation.config import load_params
     from reverse_perturbation.models.embed import embed_cells
-    from reverse_perturbation.models.finetune.network.classifier import ScgptClassifier
-    from reverse_perturbation.models.scgpt.encoder.backbone import build_backbone
-    from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens
+    from reverse_perturbation.models.encoder.tokens import Tokens
+    from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
+    from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
     from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
 
-    params = load_params()
-    sizes = params.pretrain.model_copy(update={"layers": layers, "width": width, "heads": heads})
+    sizes = load_params().pretrain.model_copy(update={"layers": layers, "width": width, "heads": heads})
     architecture = small_architecture(sizes, "log1p")
     vocabulary = small_vocabulary(np.array([f"g{i}" for i in range(NORMAN[1])], dtype=object))
-    frozen = params.finetune.model_copy(update={"adaptation": "frozen", "readout": ["cls"]})
-    model = ScgptClassifier(build_backbone(architecture, vocabulary), torch.arange(NORMAN[1]), 2, frozen)
+    frozen = finetune_config(adaptation={"mode": "frozen"}, head={"readout": ["cls"]})
+    model = EncoderClassifier(ScgptBackbone(architecture, vocabulary), torch.arange(NORMAN[1]), 2, frozen)
     rng = np.random.default_rng(0)
     told = Tokens(
         ids=rng.integers(0, NORMAN[1], cells * tokens, dtype=np.int32),

@@ -29,12 +29,13 @@ from machine import cells_like_norman, machine
 from timing import in_turn, rates
 
 from reverse_perturbation.config import ValueInput, load_params
-from reverse_perturbation.data.screen.mask import library_sizes
+from reverse_perturbation.data.screen.mask import depths
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.models.encoder.batches import batches_by_length
-from reverse_perturbation.models.scgpt.encoder.tokenize import Tokens, fit_scale, tokenize
+from reverse_perturbation.models.encoder.tokens import Tokens
+from reverse_perturbation.models.scgpt.encoder.tokenize import fit_scale, tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_vocabulary
-from reverse_perturbation.report.tables import markdown
+from reverse_perturbation.report.markdown import markdown
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -61,13 +62,13 @@ class Receiver(torch.nn.Module):
 
 
 def ours(cells: AnnData, vocabulary: dict[str, int], value_input: ValueInput) -> Tokens:
-    """Tokenise all cells and make batches of like length."""
-    counts, totals = cells.layers["counts"], library_sizes(cells)
+    """Tokenise all cells and make batches of similar length."""
+    counts, totals = cells.layers["counts"], depths(cells)
     tokens = tokenize(
         counts,
         totals,
         token_ids=np.array([vocabulary[gene] for gene in cells.var_names]),
-        cells=cells.obs_names.to_numpy(dtype=object),
+        cell_ids=cells.obs_names.to_numpy(dtype=object),
         config=CONFIG.model_copy(update={"value_input": value_input, "max_tokens": LONGEST}),
         n_bins=BINS,
         vocabulary=vocabulary,
@@ -84,7 +85,7 @@ def embed_data(cells: AnnData, vocabulary: dict[str, int]) -> Receiver:
     receiver = Receiver()
     ids = np.array([vocabulary[gene] for gene in cells.var_names])
     # What it is given is log1p, as this project bins; the bins of counts are the same but for rounding.
-    told = SimpleNamespace(X=log1p_cp10k(cells.layers["counts"], library_sizes(cells)))
+    told = SimpleNamespace(X=log1p_cp10k(cells.layers["counts"], depths(cells)))
     with warnings.catch_warnings(), patch("scgpt.tasks.cell_emb.tqdm", lambda batches, **_: batches):
         warnings.simplefilter("ignore")
         get_batch_cell_embeddings(

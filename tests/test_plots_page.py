@@ -29,7 +29,7 @@ def page(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, folder)
     rows = folder / "plots" / "models"
     rows.mkdir(parents=True)
-    models = ["scgpt-0", "scgpt-0", "logreg-42", "logreg-42"]
+    models = ["scgpt-0", "scgpt-0", "logreg", "logreg"]
     table = pd.DataFrame({"model": models})
     table.assign(k=[1, 2, 1, 2], exact_hit=[0.2, 0.4, 0.3, 0.5]).to_csv(rows / "hit_at_k.csv", index=False)
     table.assign(coverage=[0.5, 1, 0.5, 1], accuracy=[0.9, 0.5, 0.8, 0.6]).to_csv(rows / "coverage.csv", index=False)

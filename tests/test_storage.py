@@ -1,8 +1,23 @@
 """Files appear whole or not at all."""
 
-import pytest
+from pathlib import Path
 
-from reverse_perturbation.storage import read_json, sha256, write_atomically, write_json, write_text
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from reverse_perturbation import storage
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.storage import (
+    load_weights,
+    read_json,
+    save_weights,
+    sha256,
+    source_sha256,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -47,3 +62,103 @@ def test_hashes_follow_content_and_names(tmp_path):
     write_text(tmp_path / "y" / "b", "")
     assert sha256(tmp_path / "x") != sha256(tmp_path / "y")
     assert sha256(tmp_path / "x" / "a") == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+
+
+# ---- weights
+
+
+WEIGHTS = {"mean": np.arange(3.0), "components": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+def kept(weights: dict, about: dict) -> tuple[dict, dict]:
+    return weights, about
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    save_weights(tmp_path / "m", WEIGHTS, {"genes": ["A", "B"], "c": 0.1})
+    weights, about = load_weights(tmp_path / "m", kept, "baseline@pca")
+    assert about == {"genes": ["A", "B"], "c": 0.1}
+    assert weights.keys() == WEIGHTS.keys()
+    for name, array in WEIGHTS.items():
+        assert weights[name].dtype == array.dtype
+        assert weights[name].tolist() == array.tolist()
+
+
+def test_a_transposed_array_is_written_as_it_reads_not_as_it_lies_in_memory(tmp_path):
+    """safetensors would write the bytes of the array that it is a view of."""
+    save_weights(tmp_path / "m", {"turned": WEIGHTS["components"].T, "part": WEIGHTS["components"][:, ::2]}, {})
+    found = load_file(tmp_path / "m" / "weights.safetensors")
+    assert found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert found["part"].tolist() == [[0, 2], [3, 5]]
+
+
+def test_arrays_and_what_they_belong_to_are_replaced_together(tmp_path, monkeypatch):
+    save_weights(tmp_path / "m", WEIGHTS, {"fit": 1})
+    before = sha256(tmp_path / "m")
+
+    def full_disk(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(storage, "write_json", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_weights(tmp_path / "m", {"mean": np.zeros(9)}, {"fit": 2})
+    assert sha256(tmp_path / "m") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def cut(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+BROKEN = {
+    "no weights": lambda folder: (folder / "weights.safetensors").unlink(),
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "cut": cut,
+    "no JSON": lambda folder: (folder / "config.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model_is_named_with_what_makes_it_again(tmp_path, name):
+    save_weights(tmp_path / "m", WEIGHTS, {})
+    BROKEN[name](tmp_path / "m")
+    with pytest.raises(InputError, match=r"/m: not a saved baseline@pca \(.*\); run `dvc repro baseline@pca` again$"):
+        load_weights(tmp_path / "m", kept, "baseline@pca")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, TypeError])
+def test_what_is_no_such_model_is_named_too(tmp_path, error):
+    save_weights(tmp_path / "m", WEIGHTS, {})
+
+    def build(*_):
+        raise error("classes")
+
+    with pytest.raises(InputError, match=r"/m: not a saved logreg .*classes"):
+        load_weights(tmp_path / "m", build, "logreg")
+
+
+def test_another_error_of_the_model_is_not_taken_for_a_broken_folder(tmp_path):
+    save_weights(tmp_path / "m", WEIGHTS, {})
+    with pytest.raises(ZeroDivisionError):
+        load_weights(tmp_path / "m", lambda *_: 1 / 0, "logreg")
+
+
+# ---- the hash of code
+
+
+def test_the_hash_of_code_follows_its_files_names_and_order_but_not_caches(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_text(tmp_path / name / f"{name}.py", name)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    before = source_sha256(folders)
+    (tmp_path / "a" / "__pycache__").mkdir()
+    write_text(tmp_path / "a" / "__pycache__" / "a.pyc", "compiled")
+    write_text(tmp_path / "a" / "notes.md", "no code")
+    assert source_sha256(folders) == before
+    assert source_sha256(folders[::-1]) != before
+    write_text(tmp_path / "b" / "b.py", "changed")
+    assert (changed := source_sha256(folders)) != before
+    (tmp_path / "b" / "b.py").rename(tmp_path / "b" / "c.py")
+    assert source_sha256(folders) not in (before, changed)

@@ -230,7 +230,7 @@ class Fusion(Section):
 
 
 class Library(Section):
-    """What stands for a condition when cells are compared with it."""
+    """Vectors that represent a condition in retrieval."""
 
     kind: LibraryKind
     embedding: Embedding
@@ -251,7 +251,7 @@ class Query(Section):
 
 
 class LibraryQuery(Section):
-    """What the grid of libraries and queries spans, and its intervals."""
+    """Sizes of the grid of libraries and queries, and its intervals."""
 
     cells_per_query: Annotated[list[Count], Field(min_length=1)]
     validation_cells_per_query: Count
@@ -267,7 +267,7 @@ class LibraryQuery(Section):
 
 
 class Evaluate(Section):
-    """Which ranking stands in the headline."""
+    """Ranking of the headline."""
 
     ranking: Ranking
 

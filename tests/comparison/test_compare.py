@@ -19,7 +19,13 @@ LABELS = np.array(["A+ctrl", "A+ctrl", "B+ctrl", "B+ctrl"], dtype=object)
 CONFIG = Compare(draws=2000, seed=0)
 TARGETS = Targets(exact_hit_at_1=0.35, mrr=0.45, relative_gap=0.05)
 # A value a field does not have in :func:`result`.
-OTHER = {"query_draws": {"cells_per_query": 9}, "library": {"kind": "mean"}, "queries": 5, "conditions": 4, "split_seed": 43}
+OTHER = {
+    "query_draws": {"cells_per_query": 9},
+    "library": {"kind": "mean"},
+    "queries": 5,
+    "conditions": 4,
+    "split_seed": 43,
+}
 
 
 def result(model: str, ranks: list[int], seed: int | None = None) -> Result:

@@ -39,7 +39,9 @@ def screen(strength: float = 1.0, seed: int = 0) -> tuple[Evaluator, Predictions
 
 
 def rows_of(evaluator, predictions, **options) -> pd.DataFrame:
-    return table([list(grid(evaluator, predictions, CONFIG.library_query.cells_per_query, **options))], CONFIG.library_query)
+    return table(
+        [list(grid(evaluator, predictions, CONFIG.library_query.cells_per_query, **options))], CONFIG.library_query
+    )
 
 
 def test_every_setting_is_there_once():
@@ -75,7 +77,11 @@ def test_a_row_is_what_the_evaluator_finds_for_the_setting(rows, ranking, cells_
 
 def test_conditions_with_too_few_cells_are_counted_and_their_draws_not_shrunk():
     evaluator, predictions = screen()
-    sizes = rows_of(evaluator, predictions).drop_duplicates(["labels", "cells_per_query"]).set_index(["labels", "cells_per_query"])
+    sizes = (
+        rows_of(evaluator, predictions)
+        .drop_duplicates(["labels", "cells_per_query"])
+        .set_index(["labels", "cells_per_query"])
+    )
     # Of six cells only B has five in the legacy space; canonically A's twins have eight together.
     assert sizes["skipped_conditions"].to_dict() == {
         ("legacy", 1): 0, ("legacy", 2): 0, ("legacy", 5): 3,
@@ -138,7 +144,8 @@ def test_a_query_of_a_condition_that_is_not_in_the_library_is_an_error():
     legacy[np.flatnonzero(evaluator.parts == "query")[0]] = "Z+ctrl"
     with pytest.raises(InputError, match=r"Z\+ctrl"):
         rows_of(
-            dataclasses.replace(evaluator, legacy=legacy), dataclasses.replace(predictions, log_proba=None, conditions=None)
+            dataclasses.replace(evaluator, legacy=legacy),
+            dataclasses.replace(predictions, log_proba=None, conditions=None),
         )
 
 
@@ -154,7 +161,13 @@ def test_rows_are_means_over_training_seeds():
 
 
 def queries(truth, cells_per_query) -> Queries:
-    return Queries("legacy", cells_per_query, np.zeros((len(truth), cells_per_query), dtype=np.int64), np.array(truth, dtype=object), 0)
+    return Queries(
+        "legacy",
+        cells_per_query,
+        np.zeros((len(truth), cells_per_query), dtype=np.int64),
+        np.array(truth, dtype=object),
+        0,
+    )
 
 
 def test_the_interval_of_single_cells_is_that_of_a_mean():

@@ -61,7 +61,7 @@ def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
     tracked = call(repository, "git", "ls-files").splitlines()
     for name in ("metrics/comparison.json", "metrics/scgpt-0.json", "results/reports/report.md", "dvc.lock"):
         assert name in tracked
-    for name in ("data/prepared/cells.h5ad", "models/scgpt-0/final.safetensors", "data/outputs/pca/final.npz"):
+    for name in ("data/prepared/cells.h5ad", "models/scgpt-0/final.safetensors", "data/predictions/pca/final.npz"):
         assert (repository / name).exists()
         assert name not in tracked
 
@@ -70,15 +70,15 @@ def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("library.kind", "mean", {"evaluate", "evaluate_baselines", "analysis"}),
-        ("query.kind", "pseudobulk", {"evaluate", "evaluate_baselines", "analysis"}),
+        ("library.kind", "mean", {"evaluate", "evaluate_baseline", "analysis"}),
+        ("query.kind", "pseudobulk", {"evaluate", "evaluate_baseline", "analysis"}),
         ("targets.mrr", 0.5, {"compare"}),
-        ("finetune.epochs", 3, {"finetune", "fuse"}),
+        ("finetune.schedule.epochs", 3, {"finetune", "fuse"}),
         ("fusion.linear_learning_rate", 0.5, {"fuse"}),
         ("launcher", "python -W ignore -m", {"finetune", "fuse", "embed"}),
         ("scgpt.value_input", "binned", {"pretrain", "finetune", "fuse", "embed"}),
-        ("models", ["scgpt"], {"library_query", "compare", "analysis", "report"}),
-        ("pca.components", 9, {"pca"}),
+        ("models", ["scgpt"], {"vocab_map", "library_query", "compare", "analysis", "report"}),
+        ("pca.components", 9, {"baseline"}),
         ("split.query_fraction", 0.3, {"split"}),
         ("data.simulated.seed", 5, {"prepare", "analysis"}),
     ],
@@ -118,17 +118,19 @@ def test_a_library_sweep_trains_nothing(repository):
 
 @pytest.mark.slow
 def test_a_library_sweep_reuses_the_trained_models(repository):
-    """The script of docs/experiments.md, through DVC's queue with two workers."""
+    """The preset of docs/experiments.md, through DVC's queue with two workers."""
     call(repository, "git", "add", "-A")
     call(repository, "git", "commit", "-qm", "results", "--allow-empty")
-    said = call(repository, "scripts/sweep.sh", "-j", "2", "library")
-    assert "sweep: all 7 rows are made" in said
-    assert "library-mean: made before" in call(repository, "scripts/sweep.sh", "library")
-    moved = json.loads(call(repository, "dvc", "metrics", "diff", "library-mean", "library-raw_cell", "--json"))
+    experiments = [sys.executable, "-m", "reverse_perturbation", "experiments", "library"]
+    call(repository, *experiments, "-j", "2")
+    names = call(repository, "dvc", "exp", "list", "--name-only").split()
+    assert {"library-mean", "library-raw-cell"} <= set(names)
+    moved = json.loads(call(repository, "dvc", "metrics", "diff", "library-mean", "library-raw-cell", "--json"))
     assert any("scgpt" in name for name in moved), "another library, another ranking"
     logs = call(repository, "dvc", "queue", "logs", "library-mean")
     assert "Running stage 'evaluate@scgpt-0'" in logs
     assert "Running stage 'finetune@0'" not in logs
+    assert "Running stage" not in call(repository, *experiments), "every row is made"
 
 
 @pytest.mark.slow

@@ -1,6 +1,11 @@
 """Metrics on rankings worked out by hand, against brute force and other libraries, and at chance."""
 
 import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -9,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
+from reverse_perturbation.analysis import cells_per_query, errors, probe
+from reverse_perturbation.comparison import compare, grid, verdict
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.metrics.ranking import Ranking, jaccard
-from reverse_perturbation.metrics.registry import METRICS, chance, compute, hit_curve, per_query
+from reverse_perturbation.metrics.registry import METRICS, Place, chance, compute, hit_curve, per_query, shown_in
+from reverse_perturbation.report import tables
+from reverse_perturbation.stages import evaluate
 
 # One twin pair, a double that shares genes, and one that shares none.
 CONDITIONS = np.array(["A+ctrl", "ctrl+A", "B+ctrl", "A+B", "C+ctrl"], dtype=object)
@@ -191,6 +200,25 @@ def test_random_scores_are_at_chance():
     assert found == pytest.approx(chance(labels, CONDITIONS), abs=0.03)
 
 
+@pytest.mark.parametrize("name", [metric.name for metric in METRICS])
+def test_every_chance_level_is_that_of_random_scores(random_values, name):
+    """200 rounds of 400 queries; seeded, so four standard errors of their mean are never exceeded by luck."""
+    values, expected = random_values
+    error = values[name].std(ddof=1) / len(values) ** 0.5
+    assert 0 < error < 0.005, "small enough to tell a wrong level"
+    assert values[name].mean() == pytest.approx(expected[name], abs=4 * error)
+
+
+@pytest.fixture(scope="module")
+def random_values() -> tuple[pd.DataFrame, dict[str, float]]:
+    """Every metric of random scores, a row a round, and the chance levels; more conditions than the last cut."""
+    rng = np.random.default_rng(0)
+    conditions = np.array([*CONDITIONS, *(f"G{i}+ctrl" for i in range(7)), "G0+G1", "B+G2"], dtype=object)
+    labels = rng.choice(conditions, 400, p=rng.dirichlet(np.ones(len(conditions))))
+    rounds = [compute(rng.random((len(labels), len(conditions))), labels, conditions) for _ in range(200)]
+    return pd.DataFrame(rounds), chance(labels, conditions)
+
+
 def test_chance_on_the_real_labels(row_labels):
     """The figures the earlier project was published with: 0.0035, 0.010 and 0.032."""
     counts = pd.read_csv(row_labels)["condition"].value_counts()
@@ -229,6 +257,52 @@ def test_the_registry_describes_every_metric():
     assert len(set(names)) == len(names)
     assert {metric.name for metric in METRICS if metric.direction == "lower"} == {"aurc"}
     assert all(metric.description for metric in METRICS)
+
+
+# ---- where metrics are shown
+
+
+def test_places_that_need_each_other():
+    """Each of these pairs is read together: a metric in the first place alone would be a KeyError in a stage."""
+    for inner, outer in (("tested", "comparison"), ("summary", "comparison"), ("brief", "grid")):
+        assert {*shown_in(inner)} <= {*shown_in(outer)}, f"every metric of {inner} is one of {outer}"
+    assert {"exact_hit@1", "mrr", "ndcg@5"} <= {*shown_in("comparison")}, "the targets are of these"
+
+
+@pytest.mark.parametrize("place", ["tested", "grid", "brief", "conditions"])
+def test_places_of_single_queries_show_means_over_queries(place):
+    scores, labels = np.eye(len(CONDITIONS)), CONDITIONS
+    assert shown_in(place)
+    for name in shown_in(place):
+        assert per_query(name, scores, labels, CONDITIONS).shape == (len(CONDITIONS),)
+
+
+def test_every_place_shows_what_the_registry_says():
+    """No list of metrics beside the registry's."""
+    shown = {place: shown_in(place) for place in get_args(Place)}
+    assert all(shown.values())
+    assert (shown["comparison"], shown["tested"]) == (compare.COMPARED, compare.TESTED)
+    assert shown["summary"] == verdict.SHOWN
+    assert (shown["tables"], shown["tested"]) == (tables.HEADLINE, tables.TESTED)
+    assert (shown["grid"], shown["brief"]) == (grid.METRICS, grid.INTERVALS)
+    assert shown["conditions"] == errors.PER_CONDITION
+    assert cells_per_query.METRICS == probe.METRICS == evaluate.VALIDATED == shown["brief"]
+
+
+def test_a_metric_added_to_the_registry_appears_where_it_says():
+    """The newcomer's edit, one entry in METRICS, made in a copy of the file that another process imports in its place.
+
+    The lists of shown metrics are made when their modules are imported, so no monkeypatch in this process could show
+    that one entry is enough.
+    """
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "with_new_metric.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    places = json.loads(done.stdout)
+    assert places.pop("metrics file") == ["exact_hit@3", "exact_hit@4"], "which has every metric"
+    assert {name: found for name, found in places.items() if found != ["exact_hit@3"]} == {}
+    assert len(places) == 16
 
 
 def test_values_per_query_have_the_metric_as_their_mean():

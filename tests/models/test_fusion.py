@@ -19,11 +19,9 @@ from reverse_perturbation.models.finetune.training.train import fit, make_optimi
 from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression, load_fusion
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
-from tests.models.conftest import CONDITIONS, GENES, ONE, finetune_config
+from tests.models.conftest import CELL_IDS, CONDITIONS, GENES, ONE, finetune_config
 
-CPU = torch.device("cpu")
 NAMES = [f"G{i}" for i in range(GENES)]
-CELLS = np.array([f"c{i}" for i in range(240)], dtype=object)
 LABELS = np.array(CONDITIONS, dtype=object)[np.arange(240) % 3]
 EVERY = np.arange(240)
 
@@ -61,8 +59,8 @@ def build(checkpoint, folder, config, rate=1e-3, seed=1, dropout=0.0) -> FusionC
     return FusionClassifier(backbone, torch.arange(GENES), linear, config, fusion)
 
 
-def outputs(model, cells):
-    return embed_cells(model, cells, CELLS, CONDITIONS, ONE)
+def predict(model, cells):
+    return embed_cells(model, cells, CELL_IDS, CONDITIONS, ONE)
 
 
 def same_as_logreg(found, fitted, expression) -> None:
@@ -74,7 +72,7 @@ def same_as_logreg(found, fitted, expression) -> None:
 @pytest.mark.parametrize("adaptation", ["frozen", "head", "last_n", "lora", "full"])
 def test_before_training_it_scores_as_logreg(checkpoint, folder, fitted, cells, expression, adaptation):
     config = finetune_config(adaptation__mode=adaptation, head__readout=["cls", "mean"])
-    found = outputs(build(checkpoint, folder, config), cells)
+    found = predict(build(checkpoint, folder, config), cells)
     same_as_logreg(found, fitted, expression)
     assert found.log_proba.std() > 0.1
     assert found.embedding.std() > 0.1
@@ -89,11 +87,11 @@ def test_in_training_some_cells_go_without_logreg_s_scores(checkpoint, folder, c
         alone = super(FusionClassifier, model).forward(batch).logits
         whole = alone + model.linear(batch.expression)
         found = model.train()(batch).logits
-        answered = model.eval()(batch).logits
+        predicted = model.eval()(batch).logits
     without = (found - alone).abs().amax(1) < 1e-5
     assert 0.3 < without.float().mean() < 0.5  # 240 draws at 0.4: three standard deviations
     assert torch.allclose(found[~without], whole[~without], atol=1e-5)
-    assert torch.allclose(answered, whole, atol=1e-5), "an answer has them always"
+    assert torch.allclose(predicted, whole, atol=1e-5), "a prediction always has them"
 
 
 def test_tokens_left_out_leave_the_expression(cells):
@@ -109,13 +107,13 @@ def test_tokens_left_out_leave_the_expression(cells):
 
 
 def test_balance_corrected_does_not_count_the_frequencies_twice(checkpoint, folder, fitted, cells, expression, data):
-    """The logistic regression has them in its intercept already: epoch 0 is still its answer."""
-    rates = {"backbone_learning_rate": 1e-12, "head_learning_rate": 1e-12}
+    """The logistic regression has them in its intercept already: epoch 0 still predicts what it does."""
+    rates = {"optimizer__backbone_learning_rate": 1e-12, "optimizer__head_learning_rate": 1e-12}
     config = finetune_config(sampler__kind="balanced", sampler__cells_per_condition=8, schedule__epochs=1, **rates)
     model = build(checkpoint, folder, config, rate=0.0)
     uneven = data.train[(data.targets[data.train] > 0) | (data.train < 9)]
     fit(model, dataclasses.replace(data, tokens=cells, train=uneven), config, seed=0, epochs=1, accelerator=ONE)
-    same_as_logreg(outputs(model, cells), fitted, expression)
+    same_as_logreg(predict(model, cells), fitted, expression)
 
 
 def test_it_scores_as_logreg_with_many_genes(tmp_path):
@@ -136,7 +134,7 @@ def test_both_parts_learn(checkpoint, folder, cells, data):
     model = build(checkpoint, folder, config)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     batch, target = cells.batch(data.train[:32]), torch.from_numpy(data.targets[data.train[:32]])
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model)
     for step in range(2):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(batch).logits, target).backward()
@@ -158,17 +156,17 @@ def test_training_improves_on_a_logreg_that_knows_little(checkpoint, folder, exp
         schedule__epochs=12, schedule__patience=12, sampler__batch_size=16, head__readout=["genes"]
     )
     model = build(checkpoint, folder, config)
-    history = fit(model, on(data, cells), config, seed=0, epochs=12, accelerator=ONE, include_untrained=True)
+    history = fit(model, joined(data, cells), config, seed=0, epochs=12, accelerator=ONE, include_untrained=True)
     assert chosen_epoch(history).mrr > history[0].mrr + 0.1
-    hits = outputs(model, cells).log_proba[data.validation].argmax(axis=1) == data.targets[data.validation]
+    hits = predict(model, cells).log_proba[data.validation].argmax(axis=1) == data.targets[data.validation]
     assert hits.mean() == pytest.approx(chosen_epoch(history).exact_hit_at_1)
 
 
 def test_a_learning_rate_of_zero_keeps_the_linear_part(checkpoint, folder, fitted, cells, data):
     config = finetune_config(schedule__epochs=2)
     model = build(checkpoint, folder, config, rate=0.0)
-    assert [group["name"] for group in model.parameter_groups(config)] == ["backbone", "head"]
-    fit(model, on(data, cells), config, seed=0, epochs=2, accelerator=ONE)
+    assert [group["name"] for group in model.parameter_groups()] == ["backbone", "head"]
+    fit(model, joined(data, cells), config, seed=0, epochs=2, accelerator=ONE)
     assert torch.equal(model.linear.weight, torch.from_numpy(fitted.coef).float())
     assert model.head.classify.weight.abs().max() > 0
 
@@ -177,9 +175,13 @@ def test_the_linear_part_has_a_learning_rate_of_its_own_and_no_decay(checkpoint,
     config = finetune_config(optimizer__weight_decay=0.3)
     model = build(checkpoint, folder, config, rate=2e-4)
     linear, bias = model.linear.weight.detach().clone(), model.head.embed[-1].weight.detach().clone()
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model)
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-    assert rates == {"backbone": config.backbone_learning_rate, "head": config.head_learning_rate, "linear": 2e-4}
+    assert rates == {
+        "backbone": config.optimizer.backbone_learning_rate,
+        "head": config.optimizer.head_learning_rate,
+        "linear": 2e-4,
+    }
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -187,7 +189,7 @@ def test_the_linear_part_has_a_learning_rate_of_its_own_and_no_decay(checkpoint,
     assert (model.head.embed[-1].weight.abs() < bias.abs()).any()
 
 
-def on(data, cells):
+def joined(data, cells):
     return dataclasses.replace(data, tokens=cells)
 
 
@@ -203,29 +205,29 @@ def test_logreg_is_kept_where_training_only_harms(checkpoint, folder, fitted, ce
     assert math.isnan(history[0].train_loss)
     assert min(epoch.exact_hit_at_1 for epoch in history[1:]) < history[0].exact_hit_at_1
     assert chosen_epoch(history).epoch == 0
-    same_as_logreg(outputs(model, cells), fitted, expression)
+    same_as_logreg(predict(model, cells), fitted, expression)
 
 
 def test_a_refit_of_no_epochs_is_logreg(checkpoint, folder, fitted, cells, expression, data):
     model = build(checkpoint, folder, finetune_config())
-    assert fit(model, on(data, cells), finetune_config(), seed=0, epochs=0, accelerator=ONE) == []
-    same_as_logreg(outputs(model, cells), fitted, expression)
+    assert fit(model, joined(data, cells), finetune_config(), seed=0, epochs=0, accelerator=ONE) == []
+    same_as_logreg(predict(model, cells), fitted, expression)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-2])
 def test_saved_and_loaded_it_scores_the_same(checkpoint, folder, cells, data, tmp_path, rate):
     config = finetune_config(schedule__epochs=1)
     model, other = build(checkpoint, folder, config, rate), build(checkpoint, folder, config, rate, seed=2)
-    fit(model, on(data, cells), config, seed=0, epochs=1, accelerator=ONE)
+    fit(model, joined(data, cells), config, seed=0, epochs=1, accelerator=ONE)
     loaded = load_checkpoint(checkpoint)
     about = {"fusion": {"linear_learning_rate": rate, "linear_dropout": 0.0}, "genes": NAMES}
     save_classifier(tmp_path / "model", {"selection": other, "final": model}, CONDITIONS, loaded, config, **about)
     found, conditions = load_fusion(tmp_path / "model", "final", loaded, NAMES, "cells.h5ad")
     assert conditions == CONDITIONS
-    assert outputs(found, cells).log_proba == pytest.approx(outputs(model, cells).log_proba, abs=1e-5)
-    assert outputs(found, cells).embedding == pytest.approx(outputs(model, cells).embedding, abs=1e-5)
+    assert predict(found, cells).log_proba == pytest.approx(predict(model, cells).log_proba, abs=1e-5)
+    assert predict(found, cells).embedding == pytest.approx(predict(model, cells).embedding, abs=1e-5)
     second, _ = load_fusion(tmp_path / "model", "selection", loaded, NAMES, "cells.h5ad")
-    assert not np.allclose(outputs(second, cells).embedding, outputs(model, cells).embedding, atol=1e-3)
+    assert not np.allclose(predict(second, cells).embedding, predict(model, cells).embedding, atol=1e-3)
 
     with pytest.raises(InputError, match=r"model: fitted on other genes than those of b\.h5ad: 12 for 11; run"):
         load_fusion(tmp_path / "model", "final", loaded, NAMES[:-1], "b.h5ad")
@@ -241,11 +243,11 @@ def test_a_logreg_of_other_genes_or_conditions_is_refused(folder):
         LinearPart.load(folder, turned, CONDITIONS, "cells.h5ad")
     assert str(refused.value) == (
         f"{folder}: fitted on other genes than those of cells.h5ad: 12 for 12, the first that differs 'G0' for 'G1'; "
-        "run `dvc repro logreg`"
+        "run `dvc repro baseline@logreg`"
     )
     with pytest.raises(InputError, match=r"other conditions than those of cells\.h5ad: 3 for 2, .* 'B\+ctrl' for 'C"):
         LinearPart.load(folder, NAMES, ["A+ctrl", "C+ctrl"], "cells.h5ad")
-    with pytest.raises(InputError, match="not a saved logreg"):
+    with pytest.raises(InputError, match="not a saved baseline@logreg"):
         LinearPart.load(folder / "none", NAMES, CONDITIONS, "cells.h5ad")
 
 

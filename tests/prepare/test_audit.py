@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reverse_perturbation.data.screen.contract import write_cells
-from reverse_perturbation.prepare.h5ad import read_source
 from reverse_perturbation.prepare.audit import N_BINS, audit, possible_bins
+from reverse_perturbation.prepare.h5ad import read_source
 from reverse_perturbation.stages.audit import main
 
 ROOT = Path(__file__).parents[2]
@@ -108,9 +108,9 @@ def test_figures_by_hand():
         "nonzero_share": 14 / 30,
     }
     # Libraries 6, 3, 6, 0, 9, 8; genes 5, 1, 5, 0, 2, 1.
-    assert found["library_size"]["p50"] == 6
-    assert found["library_size"]["p95"] == pytest.approx(8.75)
-    assert found["library_size"]["variation"] == pytest.approx(np.std([6, 3, 6, 0, 9, 8]) / (32 / 6))
+    assert found["depth"]["p50"] == 6
+    assert found["depth"]["p95"] == pytest.approx(8.75)
+    assert found["depth"]["variation"] == pytest.approx(np.std([6, 3, 6, 0, 9, 8]) / (32 / 6))
     assert found["expressed_genes"]["p50"] == 1.5
     assert found["conditions"] == {"legacy": 4, "canonical": 3, "cells_min": 1, "cells_median": 1.0, "cells_max": 2}
     assert found["twins"] == {"perturbations": 1, "labels": 2, "cells_share": 3 / 5}
@@ -134,7 +134,7 @@ def test_binning_figures_by_hand():
 
 def test_library_sizes_of_the_assay_stand_beside_those_of_the_file():
     found = audit(cells(total_counts=np.full(6, 100, dtype=np.float32))).metrics
-    assert found["library_size"] == {"p5": 100, "p50": 100, "p95": 100, "variation": 0}
+    assert found["depth"] == {"p5": 100, "p50": 100, "p95": 100, "variation": 0}
     assert found["umis_in_file"]["p50"] == 6
 
 
@@ -146,7 +146,7 @@ def test_plot_rows():
         ["A+ctrl", 1],
         ["C19orf26+ctrl", 1],
     ]
-    assert plots["library_size"]["cells"].sum() == 6
+    assert plots["depth"]["cells"].sum() == 6
     assert plots["bin_occupancy"]["bin"].tolist() == list(range(1, 51))
     assert plots["bin_occupancy"]["share"].sum() == pytest.approx(1)
 
@@ -166,7 +166,7 @@ def test_the_stage_says_what_is_simulated(tmp_path):
     assert "C19orf26 (as CBARP); not measured: NOTHERE." in report
     assert "2 cells have exactly the counts of another; 1 of these 1 patterns" in report
     written = sorted(path.name for path in (tmp_path / "plots").iterdir())
-    assert written == ["bin_occupancy.csv", "cells_per_condition.csv", "library_size.csv"]
+    assert written == ["bin_occupancy.csv", "cells_per_condition.csv", "depth.csv"]
     assert (tmp_path / "plots" / "cells_per_condition.csv").read_text().startswith("condition,cells\nctrl+A,2\n")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from reverse_perturbation.prepare.duplicates import duplicate_shares
+from reverse_perturbation.prepare.duplicates import duplicate_shares, identical_cells
 
 PARTS = np.array(["reference", "validation", "validation", "query", "query", "query", "query"], dtype=object)
 
@@ -23,3 +23,12 @@ def test_other_counts_of_the_same_genes_are_no_copy():
     rows = [[1, 0, 2], [1, 0, 3], [1, 0, 1], [2, 0, 4], [1, 0, 4], [2, 0, 1], [3, 0, 2]]
     counts = sp.csr_matrix(np.array(rows, dtype=np.float32))
     assert duplicate_shares(counts, PARTS) == {"query": 0, "validation": 0}
+
+
+def test_identical_cells_by_hand():
+    """Three equal cells of two conditions, two empty ones of one, and two that only have the same genes."""
+    rows = [[1, 0, 2], [1, 0, 2], [0, 0, 0], [1, 0, 2], [0, 0, 0], [3, 3, 0], [3, 4, 0]]
+    labels = np.array(["A+ctrl", "A+ctrl", "B+ctrl", "B+ctrl", "B+ctrl", "A+ctrl", "A+ctrl"], dtype=object)
+    found = identical_cells(sp.csr_matrix(np.array(rows, dtype=np.float32)), labels)
+    assert found == {"cells": 5, "vectors": 2, "vectors_in_several_conditions": 1}
+    assert identical_cells(sp.csr_matrix(np.eye(7, dtype=np.float32)), labels)["cells"] == 0

@@ -18,9 +18,9 @@ import pytest
 import scipy.sparse as sp
 from anndata.io import write_elem
 
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.prepare import fetch
 from reverse_perturbation.prepare.h5ad import read_source
-from reverse_perturbation.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 DEVEL = ROOT.parent / "shared" / "data" / "perturbench_devel.h5ad"

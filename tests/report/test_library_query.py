@@ -64,7 +64,8 @@ def test_the_recommendation_in_words():
     page = library_query(grid_rows(), PARAMS)
     cell, bulk = re.findall(r"^- .*$", page.split("## What the words mean")[0], flags=re.M)
     assert cell == (
-        "- **Single-cell queries: scgpt, library `raw_cell`, embedding `whitened`, `euclidean`**, validation mrr 0.400. "
+        "- **Single-cell queries: scgpt, library `raw_cell`, embedding `whitened`, `euclidean`**, "
+        "validation mrr 0.400. "
         "The best classifier, scgpt's, is higher: 0.600. On the query cells: mrr 0.390 (0.190 to 0.590)."
     )
     assert bulk.startswith("- **Pseudo-bulk queries: scgpt, library `mean`, embedding `plain`, `cosine`**")

@@ -1,4 +1,4 @@
-"""Whether a model's probabilities can be believed: one temperature, chosen on validation, and what it mends."""
+"""Calibration of a model's probabilities: one temperature, fitted on validation, and what it improves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,10 @@ from reverse_perturbation.metrics.confidence import aurc, certainty, confidence_
 from reverse_perturbation.metrics.rank import truth_index
 from reverse_perturbation.retrieval.evaluate import Scores
 
-LOG_TEMPERATURES = (np.log(1e-4), np.log(1e4))  # cosine similarities want about 0.01, sure classifiers up to 10
+LOG_TEMPERATURES = (
+    np.log(1e-4),
+    np.log(1e4),
+)  # cosine similarities need about 0.01, overconfident classifiers up to 10
 
 
 def logits(scores: np.ndarray, ranking: str) -> np.ndarray:
@@ -53,7 +56,7 @@ def negative_log_likelihood(logits: np.ndarray, truth: np.ndarray) -> float:
 
 
 def reliability(logits: np.ndarray, correct: np.ndarray, bins: int) -> pd.DataFrame:
-    """Set the probability of the first answer against how often it is right.
+    """Compare the probability of the first-ranked condition with how often it is right.
 
     Parameters
     ----------
@@ -72,25 +75,25 @@ def reliability(logits: np.ndarray, correct: np.ndarray, bins: int) -> pd.DataFr
     confidence = softmax(logits, axis=1).max(axis=1)
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     rows = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": np.asarray(correct, dtype=np.float64)})
-    found = rows.groupby("bin").agg(
+    by_bin = rows.groupby("bin").agg(
         confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), queries=("bin", "size")
     )
-    return found.reset_index()
+    return by_bin.reset_index()
 
 
 def expected_calibration_error(table: pd.DataFrame) -> float:
     """Return the mean of ``|accuracy - confidence|`` over the bins of :func:`reliability`, weighted by their queries.
 
-    Naeini et al. 2015 (doi:10.1609/aaai.v29i1.9602). It cannot be below 0, so of few queries it is too large.
+    Naeini et al. 2015 (doi:10.1609/aaai.v29i1.9602). It cannot be below 0, so with few queries it is biased upwards.
     """
     gap = (table["accuracy"] - table["confidence"]).abs()
     return float((gap * table["queries"]).sum() / table["queries"].sum())
 
 
 def error_if_calibrated(logits: np.ndarray, bins: int, draws: int, seed: int) -> float:
-    """Return the calibration error that so many queries show on average where every probability is right.
+    """Return the calibration error expected of this many queries when every probability is right.
 
-    The luck of the draw makes it larger than 0: an error no larger than this is none that could be told.
+    Sampling makes it larger than 0: smaller errors cannot be told from zero.
     """
     rng = np.random.default_rng(seed)
     confidence = softmax(logits, axis=1).max(axis=1)
@@ -98,18 +101,20 @@ def error_if_calibrated(logits: np.ndarray, bins: int, draws: int, seed: int) ->
     return float(np.mean([expected_calibration_error(reliability(logits, right, bins)) for right in drawn]))
 
 
-def tables(found: Scores, held_out: Scores, ranking: str, config: Analysis) -> dict[str, pd.DataFrame]:
-    """Fit the temperature on validation and judge confidence on the queries.
+def tables(scores: Scores, validation: Scores, ranking: str, config: Analysis) -> dict[str, pd.DataFrame]:
+    """Fit the temperature on validation and evaluate confidence on the queries.
 
     Returns
     -------
     dict
         ``confidence``: one row a measure; ``calibration``: one row; ``reliability``: one row a bin, before and after.
     """
-    correct = registry.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
-    temperature = fit_temperature(logits(held_out.scores, ranking), truth_index(held_out.labels, held_out.conditions))
-    raw = logits(found.scores, ranking)
-    truth = truth_index(found.labels, found.conditions)
+    correct = registry.per_query("exact_hit@1", scores.scores, scores.labels, scores.conditions)
+    temperature = fit_temperature(
+        logits(validation.scores, ranking), truth_index(validation.labels, validation.conditions)
+    )
+    raw = logits(scores.scores, ranking)
+    truth = truth_index(scores.labels, scores.conditions)
     bins = {}
     row: dict[str, Any] = {"ranking": ranking, "temperature": temperature}
     for when, divisor in (("before", 1.0), ("after", temperature)):
@@ -117,29 +122,29 @@ def tables(found: Scores, held_out: Scores, ranking: str, config: Analysis) -> d
         row[f"ece_{when}"] = expected_calibration_error(bins[when])
         row[f"nll_{when}"] = negative_log_likelihood(raw / divisor, truth)
     row["ece_if_calibrated"] = error_if_calibrated(raw / temperature, config.bins, config.draws, config.seed)
-    confidences = {"margin": margin(found.scores), "entropy": certainty(softmax(raw / temperature, axis=1))}
+    confidences = {"margin": margin(scores.scores), "entropy": certainty(softmax(raw / temperature, axis=1))}
     return {
-        "confidence": measures(found, confidences),
+        "confidence": measures(scores, confidences),
         "calibration": pd.DataFrame([row]),
         "reliability": pd.concat(bins.values(), ignore_index=True),
     }
 
 
-def measures(found: Scores, confidences: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Judge ways to order the queries, name -> float [n], higher is surer.
+def measures(scores: Scores, confidences: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Evaluate measures of confidence, name -> float [n], higher is more confident.
 
     Returns
     -------
     pandas.DataFrame
-        One row a way: ``measure``, ``confidence_auc``, ``aurc``, ``confidence_roc_auc``.
+        One row a measure: ``measure``, ``confidence_auc``, ``aurc``, ``confidence_roc_auc``.
     """
-    correct = registry.per_query("exact_hit@1", found.scores, found.labels, found.conditions)
+    correct = registry.per_query("exact_hit@1", scores.scores, scores.labels, scores.conditions)
     return pd.DataFrame(
         {
             "measure": name,
-            "confidence_auc": confidence_auc(found.scores, correct, values),
-            "aurc": aurc(found.scores, correct, values),
-            "confidence_roc_auc": roc_auc(found.scores, correct, values),
+            "confidence_auc": confidence_auc(scores.scores, correct, values),
+            "aurc": aurc(scores.scores, correct, values),
+            "confidence_roc_auc": roc_auc(scores.scores, correct, values),
         }
         for name, values in confidences.items()
     )

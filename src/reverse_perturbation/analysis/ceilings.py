@@ -1,6 +1,6 @@
-"""What could be reached at all: the cap that twins set, and how well the screen retrieves itself.
+"""Ceilings: the cap that twins set, and how well one half of the screen retrieves the other.
 
-docs/protocol.md says what either bounds and what it does not.
+docs/protocol.md says what each bounds and what it does not.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ LEAST = 4  # cells of a condition, so that either half has a variance
 
 
 def twin_scores(labels: np.ndarray, conditions: np.ndarray, library: np.ndarray) -> np.ndarray:
-    """Score as one who knows the perturbation but cannot tell its twins apart, and names the more frequent one.
+    """Score like a model that knows the perturbation, cannot tell its twins apart, and prefers the more frequent one.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def twin_scores(labels: np.ndarray, conditions: np.ndarray, library: np.ndarray)
     conditions
         The candidates.
     library
-        Condition of each cell of the library, by which twins are told more or less frequent.
+        Condition of each cell of the library, which decides which twin is more frequent.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def split_half(
             f"{len(conditions)}; raise split.min_cells or data.simulated.n_cells"
         )
     rng = np.random.default_rng(seed)
-    found = []
+    records = []
     for _ in range(draws):
         order = rng.permutation(len(code))
         halves = [np.array_split(order[code[order] == i], 2) for i in range(len(conditions))]
@@ -96,8 +96,8 @@ def split_half(
                     continue
                 scores = _scores(model, embedding[groups].mean(axis=1))
                 rank = rank_of_truth(scores, np.full(len(groups), i))
-                found.append((conditions[i], str(size or "half"), np.sum(rank == 1), np.sum(1 / rank), len(groups)))
-    rows = pd.DataFrame(found, columns=["condition", "cells_per_query", "exact_hit@1", "mrr", "groups"])
+                records.append((conditions[i], str(size or "half"), np.sum(rank == 1), np.sum(1 / rank), len(groups)))
+    rows = pd.DataFrame(records, columns=["condition", "cells_per_query", "exact_hit@1", "mrr", "groups"])
     total = rows.groupby(["condition", "cells_per_query"], sort=False).sum()
     for name in ("exact_hit@1", "mrr"):
         total[name] /= total["groups"]
@@ -111,5 +111,5 @@ def _groups(rows: np.ndarray, size: int) -> np.ndarray:
 
 def _scores(model: LinearDiscriminantAnalysis, queries: np.ndarray) -> np.ndarray:
     """Return float [n, n_conditions]; scikit-learn gives one column for two classes."""
-    found: np.ndarray = model.decision_function(queries)
-    return np.column_stack([-found, found]) if found.ndim == 1 else found
+    decision: np.ndarray = model.decision_function(queries)
+    return np.column_stack([-decision, decision]) if decision.ndim == 1 else decision

@@ -9,7 +9,7 @@ from reverse_perturbation.conditions import in_space
 from reverse_perturbation.metrics.registry import per_query, shown_in
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores
 
-BOUND = "simulator bound"  # what the rows of analysis/oracle.py are called among those of the models
+BOUND = "simulator bound"  # name of the rows of analysis/oracle.py
 METRICS = shown_in("brief")
 COLUMNS = ["ranking", "condition", "cells_per_query", *METRICS, "queries"]
 
@@ -22,11 +22,11 @@ def by_size(
     Parameters
     ----------
     evaluator
-        Its section ``query`` says how pseudo-bulks are drawn; how many cells they have is taken from ``sizes``.
+        Its section ``query`` says how pseudo-bulks are drawn; ``sizes`` says of how many cells.
     sizes
         Numbers of cells averaged. A condition with fewer query cells has no row at that size; it stays a candidate.
     ranking
-        Name of the way the queries are ranked.
+        Classifier or kind of library.
     score
         Scores the queries of a setting, given the evaluator whose pseudo-bulks are of that size.
 

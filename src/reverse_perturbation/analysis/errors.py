@@ -1,4 +1,4 @@
-"""Who is taken for whom, and what makes a condition hard."""
+"""Errors: which conditions are confused, and what makes a condition hard."""
 
 from collections.abc import Mapping
 
@@ -9,13 +9,13 @@ from reverse_perturbation.conditions import canonical, genes_of
 from reverse_perturbation.metrics.registry import per_query, shown_in
 from reverse_perturbation.retrieval.evaluate import Scores
 
-# What an answer is to the truth; the first that holds.
+# Relation of a prediction to the truth; the first that holds.
 CLASSES = ("right", "twin", "shares a gene", "similar profile", "unrelated")
 PER_CONDITION = shown_in("conditions")
 
 
 def relations(conditions: np.ndarray, similarity: np.ndarray, threshold: float) -> np.ndarray:
-    """Return int64 [n_conditions, n_conditions]: what the column is to the row, as a place in :data:`CLASSES`.
+    """Return int64 [n_conditions, n_conditions]: relation of column to row, as an index of :data:`CLASSES`.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def relations(conditions: np.ndarray, similarity: np.ndarray, threshold: float) 
     similarity
         float [n_conditions, n_conditions], of the conditions' profiles.
     threshold
-        From here on profiles are called similar.
+        Minimum similarity of profiles that count as similar.
     """
     sets = [genes_of(name) for name in conditions]
     names = np.array([canonical(name) for name in conditions], dtype=object)
@@ -34,7 +34,7 @@ def relations(conditions: np.ndarray, similarity: np.ndarray, threshold: float) 
 
 
 def answers(scores: np.ndarray) -> np.ndarray:
-    """Return float64 [n, n_conditions]: 1 for the condition answered, shared evenly where the best scores tie."""
+    """Return float64 [n, n_conditions]: 1 for the first-ranked condition, shared evenly among ties."""
     best = scores == scores.max(axis=1, keepdims=True)
     return best / best.sum(axis=1, keepdims=True)
 
@@ -42,13 +42,13 @@ def answers(scores: np.ndarray) -> np.ndarray:
 def confusion_classes(
     scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray, relation: np.ndarray
 ) -> pd.DataFrame:
-    """Count the answers by what they are to the truth.
+    """Count the predictions by their relation to the truth.
 
     Returns
     -------
     pandas.DataFrame
-        One row a class: ``class``, ``share`` (of the queries), ``chance`` (of answers drawn at random), ``enrichment``
-        (share among the wrong answers over that among random wrong ones; NaN for right answers and where there are
+        One row a class: ``class``, ``share`` (of the queries), ``chance`` (of random predictions), ``enrichment``
+        (share among wrong predictions over that among random wrong ones; NaN for right predictions and where there are
         no such pairs).
     """
     of_query = relation[[list(conditions).index(label) for label in labels]]
@@ -64,28 +64,28 @@ def confusion_classes(
 
 
 def by_condition(scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray, relation: np.ndarray) -> pd.DataFrame:
-    """Measure each condition's queries and name what they are most often taken for.
+    """Evaluate each condition's queries and name their most frequent mistake.
 
     Returns
     -------
     pandas.DataFrame
         One row a condition with queries: ``condition``, ``queries``, the metrics of :data:`PER_CONDITION`,
-        ``mistaken_for`` (empty where no answer is wrong), ``mistaken_share`` (of the queries), ``mistaken_class``.
+        ``mistaken_for`` (empty where none is wrong), ``mistaken_share`` (of the queries), ``mistaken_class``.
     """
     values = {name: per_query(name, scores, labels, conditions) for name in PER_CONDITION}
     answered = answers(scores)
     rows = []
     for i, name in enumerate(conditions):
-        own = np.flatnonzero(labels == name)
-        if not len(own):
+        queries = np.flatnonzero(labels == name)
+        if not len(queries):
             continue
-        wrong = answered[own].mean(axis=0)
+        wrong = answered[queries].mean(axis=0)
         wrong[i] = 0
         other = int(wrong.argmax())
         some = wrong[other] > 0
         rows.append(
-            {"condition": name, "queries": len(own)}
-            | {metric: float(found[own].mean()) for metric, found in values.items()}
+            {"condition": name, "queries": len(queries)}
+            | {metric: float(per_query_values[queries].mean()) for metric, per_query_values in values.items()}
             | {
                 "mistaken_for": conditions[other] if some else "",
                 "mistaken_share": float(wrong[other]),
@@ -107,7 +107,7 @@ def groups(facts: pd.DataFrame) -> dict[str, np.ndarray]:
     effect = facts["e_distance"]
     strong = effect > effect.dropna().median()
     many = facts["reference_cells"] > facts["reference_cells"].median()
-    found: Mapping[str, pd.Series] = {
+    members: Mapping[str, pd.Series] = {
         "single": facts["genes"] == 1,
         "double": facts["genes"] == 2,
         "strong effect": strong,
@@ -115,7 +115,7 @@ def groups(facts: pd.DataFrame) -> dict[str, np.ndarray]:
         "many cells": many,
         "few cells": ~many,
     }
-    return {name: member.to_numpy() for name, member in found.items()}
+    return {name: member.to_numpy() for name, member in members.items()}
 
 
 def by_group(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
@@ -126,20 +126,20 @@ def by_group(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row a group that has conditions: ``group``, ``conditions``, the metrics of :data:`PER_CONDITION`.
     """
-    own = table.set_index("condition")
+    by_name = table.set_index("condition")
     rows = []
     for name, member in groups(facts).items():
-        found = own.loc[own.index.isin(facts["condition"][member]), list(PER_CONDITION)]
-        if len(found):
-            rows.append({"group": name, "conditions": len(found)} | found.mean().to_dict())
+        of_group = by_name.loc[by_name.index.isin(facts["condition"][member]), list(PER_CONDITION)]
+        if len(of_group):
+            rows.append({"group": name, "conditions": len(of_group)} | of_group.mean().to_dict())
     return pd.DataFrame(rows)
 
 
-def tables(found: Scores, facts: pd.DataFrame, similarity: np.ndarray, threshold: float) -> dict[str, pd.DataFrame]:
-    """Sort one model's answers by condition, by group of conditions, and by what they are to the truth."""
-    place = pd.Index(facts["condition"]).get_indexer(found.conditions)
-    relation = relations(found.conditions, similarity[np.ix_(place, place)], threshold)
-    parts = (found.scores, found.labels, found.conditions)
+def tables(scores: Scores, facts: pd.DataFrame, similarity: np.ndarray, threshold: float) -> dict[str, pd.DataFrame]:
+    """Summarise one model's predictions by condition, by group of conditions, and by relation to the truth."""
+    place = pd.Index(facts["condition"]).get_indexer(scores.conditions)
+    relation = relations(scores.conditions, similarity[np.ix_(place, place)], threshold)
+    parts = (scores.scores, scores.labels, scores.conditions)
     table = by_condition(*parts, relation)
     return {
         "conditions": table,

@@ -1,6 +1,6 @@
-"""The best that can be done on simulated cells: Bayes' rule with all that the counts were drawn from.
+"""Upper bound on simulated cells: Bayes' rule with everything the counts were drawn from.
 
-docs/protocol.md says what it is given, and of what it is a bound.
+docs/protocol.md says what it knows and what it bounds.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.prepare.simulate import GenerativeModel, Truth
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores, average
 
-NODES = 16  # of the integral over a cell's share of its effect; with 64 no answer differs on the default screen
+NODES = 16  # of the integral over a cell's share of its effect; with 64 no prediction differs on the default screen
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """Answers queries of simulated cells as well as they can be answered.
+    """The best possible ranker of simulated cells.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Oracle:
 
     @classmethod
     def of(cls, truth: Truth, screen: MaskedScreen, mask: Mask) -> "Oracle":
-        """Weigh the query cells.
+        """Compute the likelihoods of the query cells.
 
         Parameters
         ----------
@@ -65,15 +65,15 @@ class Oracle:
         return cls(conditions, likelihood)
 
     def scores(self, evaluator: Evaluator, setting: QuerySetting, *, equal: bool = False) -> Scores:
-        """Score queries by the posterior; the cells of a pseudo-bulk are all looked at, not their mean.
+        """Score queries by the posterior, of a pseudo-bulk from all its cells, not their mean.
 
         Parameters
         ----------
         evaluator, setting
-            Which queries are asked; of the label space the oracle was made in.
+            The queries, in the label space of the oracle.
         equal
-            Take the conditions asked about for equally likely, which is best where each condition counts the same;
-            otherwise for as likely as they are among the queries, which is best where each query does.
+            Use equal priors for the conditions of the queries, optimal where each condition counts the same;
+            otherwise their frequencies among the queries, optimal where each query counts the same.
         """
         groups, labels, names = evaluator.queries(setting, "query")
         frequency = np.array([np.count_nonzero(labels == name) for name in self.conditions], dtype=np.float64)
@@ -115,7 +115,7 @@ def log_likelihood(
     strength, weight = _strengths(truth.model, nodes)
     seen = _seen(truth, conditions, mask)
     change = np.exp(strength[:, None] * effects[:, None, :])  # conditions x nodes x genes
-    found = np.empty((len(rows), len(conditions)))
+    likelihood = np.empty((len(rows), len(conditions)))
     for i, row in enumerate(rows):
         x = np.asarray(counts[i].todense(), dtype=np.float64).ravel()
         base = _without_effect(truth, row)
@@ -125,20 +125,20 @@ def log_likelihood(
         growth += 1
         np.log(growth, out=growth)
         lost = np.matmul(growth, np.where(seen, x + truth.baseline.shape, 0)[:, :, None])[:, :, 0]
-        # Of a negative binomial's log probability what depends on its mean m: x log m - (x + r) log(1 + m / r).
+        # Terms of a negative binomial's log probability that depend on its mean m: x log m - (x + r) log(1 + m / r).
         inside = (effects @ x)[:, None] * strength + x.sum() * np.log(scale) - lost
-        found[i] = logsumexp(inside + np.log(weight), axis=1)
-        found[i, (~seen & (x > 0)).any(axis=1)] = -np.inf
-    return found
+        likelihood[i] = logsumexp(inside + np.log(weight), axis=1)
+        likelihood[i, (~seen & (x > 0)).any(axis=1)] = -np.inf
+    return likelihood
 
 
 def _without_effect(truth: Truth, row: int) -> np.ndarray:
-    """Return float64 [n_genes]: what a cell's means would be in proportion to, were it not perturbed."""
+    """Return float64 [n_genes]: a cell's expected expression without perturbation, up to a factor."""
     cells, baseline = truth.cells, truth.baseline
     phase = np.array([np.cos(cells.phase[row]), np.sin(cells.phase[row])])
     log_mean = baseline.log_mean.astype(np.float64) + baseline.lane[cells.lane[row]] + phase @ baseline.cycle
-    found: np.ndarray = np.exp(log_mean)
-    return found
+    means: np.ndarray = np.exp(log_mean)
+    return means
 
 
 def _strengths(model: GenerativeModel, nodes: int) -> tuple[np.ndarray, np.ndarray]:

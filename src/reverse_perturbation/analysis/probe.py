@@ -1,7 +1,7 @@
 """Leak probes: classifiers restricted to features that should not reveal the condition.
 
-Each probe is a logistic regression fitted on reference and validation cells. Chance is what a model that sees nothing
-reaches when it ranks the conditions by their frequency among those cells: the best it can do, and above 1 / C.
+Each probe is a logistic regression fitted on reference and validation cells. Chance is what a model without input
+reaches by ranking the conditions by their frequency among those cells: its optimum, above 1 / C.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ from reverse_perturbation.models.linear.logreg import LogisticRegression
 METRICS = shown_in("brief")
 # Under these masks these probes must find nothing: the columns they see are empty.
 MUST_BE_AT_CHANCE: dict[Mask, tuple[str, ...]] = {"all_targets": ("targets", "zeros")}
-Z99 = 2.5758  # 99 % of a normal distribution lies within so many standard deviations
+Z99 = 2.5758  # 99 % of a normal distribution lies within this many standard deviations
 
 
 def features(adata: AnnData, masked: MaskedCounts, known: np.ndarray) -> dict[str, sp.csr_matrix | None]:
-    """Return what each probe sees of the masked cells; None where the data has no such thing.
+    """Return what each probe sees of the masked cells; None where the data lacks it.
 
     Parameters
     ----------
@@ -36,11 +36,11 @@ def features(adata: AnnData, masked: MaskedCounts, known: np.ndarray) -> dict[st
     -------
     dict
         CSR float32 [n_cells, ...]: ``targets``, log1p of the counts of the target genes; ``zeros``, whether they are
-        above zero; ``depth``, log of library size and of the number of expressed genes, centred, and their squares;
+        above zero; ``depth``, log of depth and of the number of expressed genes, centred, and their squares;
         ``gem_group``, one column a lane.
     """
     labels = adata.obs["condition"].astype(str)
-    columns = sorted({c for found in target_columns(labels, adata.var_names).values() for c in found})
+    columns = sorted({c for indices in target_columns(labels, adata.var_names).values() for c in indices})
     targets = masked.counts[:, columns].astype(np.float32)
     depth = np.log1p(np.stack([masked.totals, np.diff(masked.counts.indptr)], axis=1))
     depth -= depth[known].mean(axis=0)
@@ -107,19 +107,19 @@ def probe_mask(adata: AnnData, places: np.ndarray, labels: np.ndarray, parts: np
     Returns
     -------
     dict
-        Probe -> the metrics of :func:`fit_probe`, or None where the data has nothing for it to see.
+        Probe -> the metrics of :func:`fit_probe`, or None where the data lacks its features.
     """
     seen = features(adata, apply_mask(adata, mask), places[parts != "query"])
     return {name: None if x is None else fit_probe(x[places], labels, parts) for name, x in seen.items()}
 
 
-def leaks(found: Mapping[Mask, Mapping[str, Any]]) -> list[str]:
-    """Name the probes, as ``mask: probe``, that find what their mask should have hidden."""
+def leaks(metrics: Mapping[Mask, Mapping[str, Any]]) -> list[str]:
+    """Name the probes, as ``mask: probe``, that are above chance although the mask should hide their features."""
     return [
         f"{mask}: {name}"
         for mask, names in MUST_BE_AT_CHANCE.items()
         for name in names
-        if found[mask][name] is not None and not found[mask][name]["at_chance"]
+        if metrics[mask][name] is not None and not metrics[mask][name]["at_chance"]
     ]
 
 

@@ -166,7 +166,7 @@ def compare(
 
 
 def judge(encoder: Mapping[str, float], logreg: Mapping[str, float], seeds: int, targets: Targets) -> dict[str, Any]:
-    """Compare the foundation model with the specification: for each target needed, found, and whether it passed."""
+    """Compare the foundation model with the specification: found, needed and passed for each target."""
     least = 1 - targets.relative_gap
     wanted = {
         "exact_hit@1": (encoder["exact_hit@1"], targets.exact_hit_at_1),

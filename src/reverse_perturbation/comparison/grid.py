@@ -18,7 +18,7 @@ from reverse_perturbation.retrieval.transform import Transform
 
 EMBEDDINGS: tuple[Embedding, ...] = ("plain", "centred", "whitened")
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "euclidean")
-# One search answers for both ways of scoring raw cells.
+# One search serves both ways of scoring raw cells.
 SEARCHED: dict[LibraryKind, tuple[LibraryKind, ...]] = {
     "mean": ("mean",),
     "bootstrap": ("bootstrap",),
@@ -56,7 +56,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Answers:
-    """How well queries of one size were answered by one setting: ``key`` is its row's first columns.
+    """Metrics of one setting on the queries of one size; ``key`` holds the first columns of its row.
 
     Attributes
     ----------
@@ -116,17 +116,17 @@ def grid(
                 for kind, scored in SEARCHED.items():
                     config = evaluator.library.model_copy(update={"kind": kind, "similarity": similarity})
                     ranker = LibraryRanker(config).fit(cells[in_library], labels)
-                    for name, found in zip(scored, ranker.search(together), strict=False):
-                        assert found is not None
-                        for queries, own in zip(query_sets, np.split(found, ends), strict=True):
-                            yield _answers(queries, (name, embedding, similarity), ranker.conditions, own)
+                    for name, similarities in zip(scored, ranker.search(together), strict=False):
+                        assert similarities is not None
+                        for queries, of_queries in zip(query_sets, np.split(similarities, ends), strict=True):
+                            yield _answers(queries, (name, embedding, similarity), ranker.conditions, of_queries)
 
 
 def table(runs: Sequence[Sequence[Answers]], config: LibraryQuery) -> pd.DataFrame:
-    """Lay out the answers of a model, each metric the mean over its training seeds.
+    """Return one row a setting, each metric the mean over the training seeds.
 
-    The 95 % intervals are bootstraps of the values averaged over seeds. Single cells are drawn again within their
-    condition. Pseudo-bulks of one condition share cells and are not independent: whole conditions are drawn again.
+    The 95 % intervals are bootstraps of the values averaged over seeds. Single cells are resampled within their
+    condition. Pseudo-bulks of one condition share cells and are not independent: whole conditions are resampled.
 
     Parameters
     ----------
@@ -167,8 +167,8 @@ def interval(values: np.ndarray, queries: Queries, config: LibraryQuery) -> tupl
         strata = np.zeros(len(values))
         if len(values) < 2:
             return np.nan, np.nan
-    found = paired_bootstrap(values, np.zeros(len(values)), strata, draws=config.draws, seed=config.seed)
-    return found.low, found.high
+    gap = paired_bootstrap(values, np.zeros(len(values)), strata, draws=config.draws, seed=config.seed)
+    return gap.low, gap.high
 
 
 def choose(rows: pd.DataFrame) -> pd.DataFrame:

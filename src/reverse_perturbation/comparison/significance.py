@@ -1,4 +1,4 @@
-"""Whether a gap between two models is more than the luck of the queries, or of the training seed."""
+"""Uncertainty of a gap between two models, over queries and over training seeds."""
 
 from dataclasses import dataclass
 
@@ -30,8 +30,8 @@ class Spread:
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, strata: np.ndarray, *, draws: int, seed: int) -> Gap:
     """Resample queries, the same for both models, within each stratum (Efron and Tibshirani 1993, ch. 16).
 
-    A model trained with several seeds comes in as the mean of its per-query values over seeds; how the seeds
-    differ is for :func:`over_seeds`.
+    A model trained with several seeds enters as the mean of its per-query values over seeds; the variation
+    between seeds is for :func:`over_seeds`.
 
     Parameters
     ----------
@@ -60,11 +60,11 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, strata: np.ndarray, *, draws:
 
 
 def paired_bootstrap_with_seeds(a: np.ndarray, b: np.ndarray, strata: np.ndarray, *, draws: int, seed: int) -> Gap:
-    """Resample training seeds and queries together: the luck of both is in the interval.
+    """Resample training seeds and queries together: the interval covers both.
 
     Each sample draws as many seeds as there are, with replacement, and for all of them the same queries, as
-    :func:`paired_bootstrap` does. The few seeds stand for all there could be, and a bootstrap of n of them finds
-    only the share (n - 1) / n of their variance: with two, the half.
+    :func:`paired_bootstrap` does. A bootstrap of n seeds finds
+    only the share (n - 1) / n of their variance: half of it with two.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def _bootstrap(a: np.ndarray, b: np.ndarray, strata: np.ndarray, draws: int, see
         if len(a) == 1:
             means[start : start + count] = by_stratum[0, drawn].mean(axis=1)
             continue
-        of_seed = np.array([own[drawn].mean(axis=1) for own in by_stratum])
+        of_seed = np.array([values[drawn].mean(axis=1) for values in by_stratum])
         seeds = rng.integers(len(a), size=(len(a), count))
         means[start : start + count] = np.take_along_axis(of_seed, seeds, axis=0).mean(axis=0)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -119,12 +119,12 @@ def over_seeds(values: np.ndarray) -> Spread:
     Returns
     -------
     Spread
-        Standard deviation with n - 1; Student's t interval of the mean, wide for few seeds as it should be.
+        Standard deviation with n - 1; Student's t interval of the mean, appropriately wide for few seeds.
 
     Raises
     ------
     ValueError
-        If there are fewer than two seeds: one has no spread.
+        If there are fewer than two seeds.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:

@@ -14,7 +14,7 @@ SHOWN = shown_in("summary")
 
 
 def meaning(target: str, encoder: str) -> str:
-    """Say in words what a target asks for."""
+    """Describe a target in words."""
     name = title(encoder)
     return {
         "exact_hit@1": f"{name} exact_hit@1",

@@ -1,4 +1,4 @@
-"""Which cells a model may learn from, which it chooses by, and which it is judged on."""
+"""The split: cells for fitting, for choices, and for evaluation."""
 
 from typing import Literal
 

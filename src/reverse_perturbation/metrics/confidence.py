@@ -1,8 +1,8 @@
-"""How well a model knows when it is right.
+"""Confidence: how well it separates right from wrong predictions.
 
-Confidence is the margin, unless another one is given: the highest score of a query minus the second highest. Scores
-are taken as they are: probabilities and their logarithms rank conditions alike but order queries differently. Where
-several queries are as confident, any order of them is as good and each stands for the mean of the group, so that
+By default confidence is the margin, the highest score of a query minus the second highest. Scores
+are used as they are: probabilities and their logarithms rank conditions alike but order queries differently. Where
+several queries are equally confident, each counts as the mean of the group, so that
 nothing here depends on the order of the queries.
 """
 
@@ -35,7 +35,7 @@ def margin(scores: np.ndarray) -> np.ndarray:
 
 
 def certainty(probabilities: np.ndarray) -> np.ndarray:
-    """Return float [n]: the entropy of each query's probabilities, in nats, taken negative: 0 is sure.
+    """Return float [n]: the entropy of each query's probabilities, in nats, negated: 0 is certain.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ def accuracy_at_coverages(scores: np.ndarray, correct: np.ndarray, confidence: n
     correct
         float [n]: exact_hit@1 of each query, a share where scores tie.
     confidence
-        float [n], higher is surer; the margin where none is given.
+        float [n], higher is more confident; default: the margin.
 
     Notes
     -----
-    ``max(1, int(coverage * n))`` queries are answered, as in the earlier project; rounding errors in the coverages
-    included, so of 40 queries 19 are answered at 0.5.
+    ``max(1, int(coverage * n))`` queries are covered, as in the earlier project; rounding errors in the coverages
+    included, so of 40 queries 19 are covered at 0.5.
     """
     running = _running_accuracy(scores, correct, confidence)
     answered = np.maximum(1, (COVERAGES * len(running)).astype(int))
@@ -88,9 +88,9 @@ def aurc(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None 
 
 
 def roc_auc(scores: np.ndarray, correct: np.ndarray, confidence: np.ndarray | None = None) -> float:
-    """Return how likely a right answer has a larger margin than a wrong one, equal margins counting half.
+    """Return the probability that a right prediction has a larger margin than a wrong one; ties count half.
 
-    A query whose best scores tie counts as right by its share and as wrong by the rest. Where all answers are
+    A query whose best scores tie counts as right by its share and as wrong by the rest. Where all predictions are
     right, or all are wrong, there is no pair to order and the value is that of chance, 0.5.
     """
     correct = np.asarray(correct, dtype=np.float64)

@@ -15,7 +15,7 @@ def truth_index(labels: np.ndarray, conditions: np.ndarray) -> np.ndarray:
     Raises
     ------
     InputError
-        If a label is not among the candidates: such a query cannot be answered and would distort every mean.
+        If a label is not among the candidates: such a query would distort every mean.
     """
     place = {condition: i for i, condition in enumerate(conditions)}
     missing = sorted({str(label) for label in labels if label not in place})
@@ -37,8 +37,8 @@ def ahead_and_tied(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, n
     """
     if np.isnan(scores).any():
         raise ValueError("scores hold NaN; a condition without a score has no rank")
-    own = np.take_along_axis(scores, truth[:, None], axis=1)
-    return (scores > own).sum(axis=1), (scores == own).sum(axis=1) - 1
+    of_truth = np.take_along_axis(scores, truth[:, None], axis=1)
+    return (scores > of_truth).sum(axis=1), (scores == of_truth).sum(axis=1) - 1
 
 
 def rank_of_truth(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def translate(
     """Carry class log-probabilities from one label space to the other.
 
     To canonical, the probabilities of twins are added. To legacy, a canonical probability is divided among
-    its twins by their shares of cells, which is all that can be known of them: they are one perturbation.
+    its twins by their shares of cells, as they are one perturbation.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def translate(
     cells
         Legacy label -> number of reference cells, at least 1.
     to
-        The space wanted.
+        The target space.
 
     Returns
     -------
@@ -100,5 +100,5 @@ def translate(
             for label in twins[condition]:
                 columns[label] = log_proba[:, i] + np.log(cells[label] / total)
     ordered = sorted(columns)
-    found = np.column_stack([columns[name] for name in ordered]).astype(np.float32)
-    return found, np.array(ordered, dtype=object)
+    translated = np.column_stack([columns[name] for name in ordered]).astype(np.float32)
+    return translated, np.array(ordered, dtype=object)

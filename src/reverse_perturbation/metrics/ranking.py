@@ -68,11 +68,11 @@ class Ranking:
     @cached_property
     def gain_by_place(self) -> np.ndarray:
         """float64 [n, n_conditions]: the gain at each place, the mean among tied conditions."""
-        found = np.empty(self.scores.shape)
-        for start in range(0, len(found), BLOCK):
+        gains = np.empty(self.scores.shape)
+        for start in range(0, len(gains), BLOCK):
             rows = slice(start, start + BLOCK)
-            found[rows] = _gain_by_place(self.scores[rows], self.gain[self.truth[rows]])
-        return found
+            gains[rows] = _gain_by_place(self.scores[rows], self.gain[self.truth[rows]])
+        return gains
 
 
 def jaccard(conditions: np.ndarray) -> np.ndarray:

@@ -69,7 +69,7 @@ def graded_ndcg(ranking: Ranking, k: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The question without an answer: what the chance level of a metric depends on.
+    """Queries and conditions without scores: what the chance level of a metric depends on.
 
     Attributes
     ----------

@@ -43,8 +43,8 @@ def embed_cells(
     """
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     with accelerator.autocast():
-        own = predict(model, tokens, np.arange(len(cell_ids)), accelerator.device, share)
-    order, embedding, logits = zip(*gather_object([own]), strict=True)
+        share_of_process = predict(model, tokens, np.arange(len(cell_ids)), accelerator.device, share)
+    order, embedding, logits = zip(*gather_object([share_of_process]), strict=True)
     _, rows = np.unique(np.concatenate(order), return_index=True)
     scored = all(part is not None for part in logits)
     return Predictions(

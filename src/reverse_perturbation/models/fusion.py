@@ -133,8 +133,8 @@ class FusionClassifier(EncoderClassifier):
         """
         groups = super().parameter_groups()
         if self.linear_learning_rate:
-            own = {"params": list(self.linear.parameters()), "lr": self.linear_learning_rate, "weight_decay": 0.0}
-            groups.append({"name": "linear"} | own)
+            group = {"params": list(self.linear.parameters()), "lr": self.linear_learning_rate, "weight_decay": 0.0}
+            groups.append({"name": "linear"} | group)
         return groups
 
     def start_from_prior(self, log_prior: Tensor) -> None:
@@ -171,13 +171,13 @@ def load_fusion(
 
 
 def _check_names(
-    folder: str | Path, kind: str, found: Sequence[str], wanted: Sequence[str], source: str, stage: str
+    folder: str | Path, kind: str, names: Sequence[str], wanted: Sequence[str], source: str, stage: str
 ) -> None:
-    if list(found) == list(wanted):
+    if list(names) == list(wanted):
         return
-    place = next((i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), None)
-    where = "" if place is None else f", the first that differs {found[place]!r} for {wanted[place]!r}"
+    place = next((i for i, (a, b) in enumerate(zip(names, wanted, strict=False)) if a != b), None)
+    where = "" if place is None else f", the first that differs {names[place]!r} for {wanted[place]!r}"
     raise InputError(
-        f"{folder}: fitted on other {kind} than those of {source}: {len(found):,} for {len(wanted):,}{where}; "
+        f"{folder}: fitted on other {kind} than those of {source}: {len(names):,} for {len(wanted):,}{where}; "
         f"run `dvc repro {stage}`"
     )

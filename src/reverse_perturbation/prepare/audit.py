@@ -1,4 +1,4 @@
-"""What the cells are, in numbers: that counts are counts, how deep and how many, and what binning does to them."""
+"""Audit of the cells: are the counts counts, how deep are they, and what does binning do to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from reverse_perturbation.conditions import CONTROL, canonical, twins
-from reverse_perturbation.data.screen.mask import library_sizes, target_columns
+from reverse_perturbation.data.screen.mask import depths, target_columns
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.prepare.duplicates import identical_cells
 
@@ -20,7 +20,7 @@ HISTOGRAM_BINS = 50
 
 @dataclass(frozen=True)
 class Audit:
-    """What :func:`audit` finds: numbers for a metrics file, and rows to plot by the name of their file."""
+    """Result of :func:`audit`: numbers for a metrics file, and rows to plot by the name of their file."""
 
     metrics: dict[str, Any]
     plots: dict[str, pd.DataFrame]
@@ -73,32 +73,32 @@ def possible_bins(expression: sp.csr_matrix) -> Bins:
     return Bins(low, high)
 
 
-def audit(cells: AnnData) -> Audit:
+def audit(adata: AnnData) -> Audit:
     """Describe prepared cells, before any mask.
 
     Parameters
     ----------
-    cells
+    adata
         As :func:`reverse_perturbation.data.screen.contract.read_cells` gives them.
 
     Returns
     -------
     Audit
-        Metrics: small, only plain numbers, strings and lists. Plots: ``library_size``, ``cells_per_condition``,
+        Metrics: small, only plain numbers, strings and lists. Plots: ``depth``, ``cells_per_condition``,
         ``bin_occupancy``.
     """
-    counts: sp.csr_matrix = cells.layers["counts"]
-    labels = cells.obs["condition"].astype(str)
-    sizes = library_sizes(cells)
+    counts: sp.csr_matrix = adata.layers["counts"]
+    labels = adata.obs["condition"].astype(str)
+    sizes = depths(adata)
     bins = possible_bins(log1p_cp10k(counts, sizes))
     per_condition = labels[labels != CONTROL].value_counts()
     metrics = {
-        "source": _plain(cells.uns["source"]),
-        "cells": cells.n_obs,
-        "genes": cells.n_vars,
-        "control_cells": int(cells.obs["control"].sum()),
+        "source": _plain(adata.uns["source"]),
+        "cells": adata.n_obs,
+        "genes": adata.n_vars,
+        "control_cells": int(adata.obs["control"].sum()),
         "counts": _scale(counts),
-        "library_size": _percentiles(sizes) | {"variation": float(sizes.std() / sizes.mean()) if sizes.any() else 0.0},
+        "depth": _percentiles(sizes) | {"variation": float(sizes.std() / sizes.mean()) if sizes.any() else 0.0},
         "umis_in_file": _percentiles(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()),
         "expressed_genes": _percentiles(np.diff(counts.indptr)),
         "empty_cells": int((np.diff(counts.indptr) == 0).sum()),
@@ -111,14 +111,14 @@ def audit(cells: AnnData) -> Audit:
             "cells_max": int(per_condition.max()),
         },
         "twins": _twins(per_condition),
-        "targets": _targets(labels, cells.var_names),
+        "targets": _targets(labels, adata.var_names),
         "binning": _binning(counts, bins),
         "identical_cells": identical_cells(counts, labels.to_numpy()),
     }
     occupancy = pd.DataFrame({"bin": np.arange(1, N_BINS), "share": bins.occupancy()})
     conditions = per_condition.rename_axis("condition").reset_index(name="cells")
     conditions = conditions.sort_values(["cells", "condition"], ascending=[False, True])
-    plots = {"library_size": _histogram(sizes), "cells_per_condition": conditions, "bin_occupancy": occupancy}
+    plots = {"depth": _histogram(sizes), "cells_per_condition": conditions, "bin_occupancy": occupancy}
     return Audit(metrics, plots)
 
 
@@ -146,10 +146,10 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 
 
 def _twins(per_condition: pd.Series) -> dict[str, Any]:
-    found = twins(per_condition.index)
-    labels = [label for group in found.values() for label in group]
+    groups = twins(per_condition.index)
+    labels = [label for group in groups.values() for label in group]
     return {
-        "perturbations": len(found),
+        "perturbations": len(groups),
         "labels": len(labels),
         "cells_share": float(per_condition[labels].sum() / per_condition.sum()),
     }
@@ -157,8 +157,10 @@ def _twins(per_condition: pd.Series) -> dict[str, Any]:
 
 def _targets(labels: pd.Series, gene_names: pd.Index) -> dict[str, Any]:
     columns = target_columns(labels.unique(), gene_names)
-    renamed = {name: str(gene_names[found[0]]) for name, found in columns.items() if found and name not in gene_names}
-    missing = [name for name, found in columns.items() if not found]
+    renamed = {
+        name: str(gene_names[indices[0]]) for name, indices in columns.items() if indices and name not in gene_names
+    }
+    missing = [name for name, indices in columns.items() if not indices]
     return {
         "named": len(columns),
         "measured": len(columns) - len(missing) - len(renamed),
@@ -195,4 +197,4 @@ def _tied_share(counts: sp.csr_matrix) -> float:
 
 def _histogram(sizes: np.ndarray) -> pd.DataFrame:
     cells, edges = np.histogram(sizes, bins=HISTOGRAM_BINS)
-    return pd.DataFrame({"library_size": (edges[:-1] + edges[1:]) / 2, "cells": cells})
+    return pd.DataFrame({"depth": (edges[:-1] + edges[1:]) / 2, "cells": cells})

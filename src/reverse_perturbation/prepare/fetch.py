@@ -1,7 +1,7 @@
-"""Download real cells: python -m reverse_perturbation.prepare.fetch norman | norman_subset.
+"""Download real cells: reverse-perturbation fetch norman | norman_subset.
 
 ``norman`` is GEARS's perturb_processed.h5ad of Norman et al. 2019, ``norman_subset`` a part of it that is public as
-1.1 MB. An interrupted download goes on where it stopped, also in a later call.
+1.1 MB. An interrupted download resumes, also in a later call.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def fetch(name: str, folder: str | Path = "data/raw", url: str | None = None) ->
     name
         ``norman`` or ``norman_subset``.
     folder
-        Where the download and the result are put; a download that lies there already is checked and used.
+        Where the download and the result are put; an existing download is checked and used.
     url
         A mirror to take the same file from.
 
@@ -102,7 +102,9 @@ def _download(source: Source, folder: Path, url: str) -> Path:
         return Path(registry.fetch(source.file, downloader=download_resuming))
     except requests.RequestException as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{url}: not to be had in {TRIES} tries ({reason}); try again later, {by_hand}") from None
+        raise InputError(
+            f"{url}: download failed after {TRIES} attempts ({reason}); try again later, {by_hand}"
+        ) from None
     except ValueError as error:  # pooch's, of a wrong hash
         raise InputError(f"{url}: {error}; name another source of the file with --url, {by_hand}") from None
 
@@ -118,11 +120,11 @@ def download_resuming(url: str, output_file: str, registry: pooch.Pooch) -> None
     (name,) = registry.registry
     part = Path(registry.abspath) / f"{name}.part"
     have = part.stat().st_size if part.exists() else 0
-    # What comes must be the file's own bytes: a compressed stream has other offsets.
+    # The response must be the file's own bytes: a compressed stream has other offsets.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
-            part.unlink()  # it is no part of this file
+            part.unlink()  # not a part of this file
         answer.raise_for_status()
         if answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             mode = "ab"
@@ -159,17 +161,17 @@ def _check_norman(path: Path) -> None:
     """Raise ValueError unless the file has the cells of each condition and the genes it should have."""
     expected = pd.read_csv(CONDITIONS).set_index("condition")["cells"]
     with h5py.File(path) as file:
-        found = read_elem(file["obs"])["condition"].astype(str).value_counts()
+        cells = read_elem(file["obs"])["condition"].astype(str).value_counts()
         genes = len(read_elem(file["var"]))
-    if found.to_dict() != expected.to_dict() or genes != GENES:
+    if cells.to_dict() != expected.to_dict() or genes != GENES:
         raise ValueError(
-            f"{found.sum():,} cells of {len(found)} labels x {genes:,} genes, expected {expected.sum():,} cells of "
+            f"{cells.sum():,} cells of {len(cells)} labels x {genes:,} genes, expected {expected.sum():,} cells of "
             f"{len(expected)} labels as in {CONDITIONS} x {GENES:,}"
         )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Download and convert; end with one line that says what went wrong, where something did."""
+    """Download and convert; errors are one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=SOURCES)
     parser.add_argument("--folder", default="data/raw")

@@ -138,13 +138,13 @@ def _read_sparse(layer: h5py.Dataset | h5py.Group) -> sp.csr_matrix:
 
 
 def _description(file: h5py.File) -> str:
-    """Return what the file says of itself in ``uns["source"]``."""
+    """Return the file's own description, ``uns["source"]``."""
     if "uns" not in file or "source" not in file["uns"]:
         return ""
-    found = read_elem(file["uns/source"])
-    if isinstance(found, dict):
-        return "; ".join(f"{key}: {value}" for key, value in found.items() if isinstance(value, str))
-    return str(found)
+    source = read_elem(file["uns/source"])
+    if isinstance(source, dict):
+        return "; ".join(f"{key}: {value}" for key, value in source.items() if isinstance(value, str))
+    return str(source)
 
 
 def _checked_genes(path: Path, var: pd.DataFrame) -> pd.Index:
@@ -282,14 +282,14 @@ def _checked_counts(path: Path, counts: sp.csr_matrix, field: str, cells: pd.Ind
     return counts
 
 
-def _checked_totals(path: Path, column: pd.Series, own: np.ndarray) -> np.ndarray:
+def _checked_totals(path: Path, column: pd.Series, panel_totals: np.ndarray) -> np.ndarray:
     totals: np.ndarray = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    wrong = np.flatnonzero(~np.isfinite(totals) | (totals < own))
+    wrong = np.flatnonzero(~np.isfinite(totals) | (totals < panel_totals))
     if len(wrong):
         i = wrong[0]
         raise InputError(
             f'{path}: obs["total_counts"] is {column.iloc[i]} for cell {column.index[i]!r}, whose counts add up to '
-            f"{own[i]:g} ({len(wrong):,} such cells); it must be the cell's UMIs over all genes of the assay, or "
-            "be left out"
+            f"{panel_totals[i]:g} ({len(wrong):,} such cells); it must be the cell's UMIs over all genes of the assay, "
+            "or be left out"
         )
     return totals

@@ -33,10 +33,10 @@ def norman_cells(source: ad.AnnData) -> ad.AnnData:
     InputError
         If a value of X is not that of a whole count, so that counts cannot be recovered exactly.
     """
-    cells = source[(source.obs["dataset"] == "norman19").to_numpy()]
-    totals = cells.obs["ncounts"].to_numpy(dtype=np.float64)
-    logs = sp.csr_matrix(cells.X)
-    labels = cells.obs["condition"].astype(str).map(gears_label)
+    adata = source[(source.obs["dataset"] == "norman19").to_numpy()]
+    totals = adata.obs["ncounts"].to_numpy(dtype=np.float64)
+    logs = sp.csr_matrix(adata.X)
+    labels = adata.obs["condition"].astype(str).map(gears_label)
     dose = labels.map(lambda label: "1" if label == CONTROL else "1+1")
     obs = pd.DataFrame(
         {
@@ -45,15 +45,15 @@ def norman_cells(source: ad.AnnData) -> ad.AnnData:
             "cell_type": pd.Categorical(["K562"] * len(labels)),
             "dose_val": pd.Categorical(dose),
             "condition_name": pd.Categorical("K562_" + labels + "_" + dose),
-            "gem_group": cells.obs_names.str.rsplit("-", n=1).str[-1].astype(np.int64),
+            "gem_group": adata.obs_names.str.rsplit("-", n=1).str[-1].astype(np.int64),
             "total_counts": totals.astype(np.float32),
         },
-        index=cells.obs_names,
+        index=adata.obs_names,
     )
     return ad.AnnData(
         X=logs.astype(np.float32),
         obs=obs,
-        var=pd.DataFrame({"gene_name": cells.var_names}, index=cells.var_names),
+        var=pd.DataFrame({"gene_name": adata.var_names}, index=adata.var_names),
         layers={"counts": recover_counts(logs, totals)},
         uns={
             "source": {
@@ -77,8 +77,8 @@ def gears_label(condition: str) -> str:
 def recover_counts(logs: sp.csr_matrix, totals: np.ndarray) -> sp.csr_matrix:
     """Return the counts c of which ``logs`` is log1p(10,000 c / T), T a whole number for each cell.
 
-    T is the cell's UMIs over the genes that were left when the file was normalised, a little less than ``totals``. The
-    smallest value of a cell stands for so few UMIs that ``totals`` tells how many, and they give T.
+    T is the cell's UMIs over the genes present when the file was normalised, a little less than ``totals``. The
+    smallest value of a cell stands for so few UMIs that ``totals`` determines their number, which gives T.
 
     Parameters
     ----------

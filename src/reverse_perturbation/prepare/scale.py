@@ -29,7 +29,7 @@ def describe_x(rows: sp.csr_matrix | None, counts: sp.csr_matrix, totals: np.nda
     """Compare the first rows of X with those of the counts.
 
     If X is ``log1p(counts * f)`` with one factor f a cell, then ``expm1(X) / counts`` is f for all genes of a cell,
-    and f times the cell's library size is what the cells were scaled to.
+    and f times the cell's depth is what the cells were scaled to.
 
     Parameters
     ----------
@@ -38,35 +38,35 @@ def describe_x(rows: sp.csr_matrix | None, counts: sp.csr_matrix, totals: np.nda
     counts
         CSR [n_cells, n_genes].
     totals
-        [n_cells], library sizes.
+        [n_cells], depths.
 
     Returns
     -------
     dict
         Empty without rows of X. Else ``x_cells`` looked at; of the non-zero values ``x_integer_share`` and
         ``x_max``; and where X could be a logarithm ``x_log1p_share``, the share of cells in which that ratio varies
-        by less than 0.1 %, and ``x_scaled_to``, the median of f times the library size.
+        by less than 0.1 %, and ``x_scaled_to``, the median of f times the depth.
     """
     if rows is None or not rows.nnz:
         return {}
-    found = {
+    description = {
         "x_cells": rows.shape[0],
         "x_integer_share": float(np.mean(rows.data == np.floor(rows.data))),
         "x_max": float(rows.data.max()),
     }
-    if rows.shape[1] != counts.shape[1] or not 0 <= rows.data.min() <= found["x_max"] <= LARGEST_LOG:
-        return found
+    if rows.shape[1] != counts.shape[1] or not 0 <= rows.data.min() <= description["x_max"] <= LARGEST_LOG:
+        return description
     inverse = counts[: rows.shape[0]].astype(np.float64)
     inverse.data = 1 / inverse.data
     factor = sp.csr_matrix(rows.expm1().multiply(inverse))
     stored = np.diff(factor.indptr)
     cells = np.flatnonzero(stored)
     if not len(cells):
-        return found
+        return description
     low = np.minimum.reduceat(factor.data, factor.indptr[cells])
     high = np.maximum.reduceat(factor.data, factor.indptr[cells])
     same_genes = stored[cells] == np.diff(rows.indptr)[cells]
-    return found | {
+    return description | {
         "x_log1p_share": float(np.mean(same_genes & (high <= low * 1.001))),
         "x_scaled_to": float(np.median(low * totals[cells])),
     }

@@ -1,4 +1,4 @@
-"""What a simulated screen consists of: cells per condition and gene names."""
+"""Plan of a simulated screen: cells per condition and gene names."""
 
 from collections.abc import Mapping, Sequence
 
@@ -93,7 +93,7 @@ def _kept(table: pd.Series, wanted: int) -> list[str]:
             kept.update(group)
     if len(kept) - 1 < wanted:
         raise InputError(
-            f"data.simulated.n_conditions: {wanted} cannot be made up without parting twins (A+ctrl and ctrl+A); "
+            f"data.simulated.n_conditions: {wanted} cannot be reached without separating twins (A+ctrl and ctrl+A); "
             f"ask for {len(kept) - 1}"
         )
     return [label for label in table.index if label in kept]

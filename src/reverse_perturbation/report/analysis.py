@@ -1,4 +1,4 @@
-"""The report's sections on errors, confidence and ceilings, from the tables of the stage analysis."""
+"""Sections of the report on errors, confidence and ceilings, from the tables of the stage analysis."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Tables:
 
 
 def _over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Average over the runs of a model; of what is text, such as the usual mistake, the first seed's is kept."""
+    """Average over the runs of a model; text, such as the most frequent mistake, is that of the first seed."""
     rest = [column for column in table if column not in {"model", "seed", *keys}]
     how = {column: "mean" if pd.api.types.is_numeric_dtype(table[column]) else "first" for column in rest}
     return table.groupby(["model", *keys], sort=False).agg(how).reset_index()
@@ -92,7 +92,7 @@ def draw(tables: Tables, chance: float, folder: Path, heading: str) -> None:
 
 
 def ceilings_section(tables: Tables, pictures: str) -> list[str]:
-    """What could be reached."""
+    """Return the section on ceilings."""
     cap = tables.metrics["twin_cap_of_legacy_labels"]
     overall = [
         {"cells averaged": name} | {key: row[key] for key in ("exact_hit@1", "mrr")} | {"conditions": row["conditions"]}
@@ -103,12 +103,12 @@ def ceilings_section(tables: Tables, pictures: str) -> list[str]:
     weak = half[half["exact_hit@1"] < 0.5].sort_values("exact_hit@1")["condition"]
     return [
         "## What could be reached",
-        f"**Twins.** With legacy labels, one who always knows the perturbation but not the order of its name has "
+        f"**Twins.** With legacy labels, a model that always knows the perturbation but not the order of its name has "
         f"exact_hit@1 {cap['exact_hit@1']:.3f} and mrr {cap['mrr']:.3f}. With canonical labels the cap is 1.",
-        "**Split half.** How well half of the reference cells retrieves means of cells of the other half, by linear "
-        "discriminants of the principal components; the mean over conditions (`half`: all cells of the half). It says "
-        "what replicates of this size support in this space, and is no bound for a model that has all reference cells "
-        "or another space (docs/protocol.md). Rows of fewer conditions are not to be compared with the others.",
+        "**Split half.** One half of the reference cells retrieves means of cells of the other half, by linear "
+        "discriminants of the principal components; the mean over conditions (`half`: all cells of the half). It shows "
+        "what replicates of this size support in this space; a model that has all reference cells or another space may "
+        "exceed it (docs/protocol.md). Rows of different conditions cannot be compared.",
         markdown(overall),
         f"Not retrieved by half of their cells in most draws: {', '.join(weak) or 'no condition'}.",
         _simulator(bound) if bound else "",
@@ -116,14 +116,14 @@ def ceilings_section(tables: Tables, pictures: str) -> list[str]:
         _picture(
             pictures,
             "reach.png",
-            "exact_hit@1 over the number of cells averaged. Left: split half, a line a condition. Right: models beside "
-            "it, at each number the conditions with so many query cells.",
+            "exact_hit@1 over the number of cells averaged. Left: split half, a line a condition. Right: models "
+            "beside it, over the conditions that have enough query cells.",
         ),
     ]
 
 
 def reached(tables: Tables) -> pd.DataFrame:
-    """Set the models beside the ceilings at each number of cells, over the same conditions.
+    """Compare the models with the ceilings at each number of cells, over the same conditions.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def reached(tables: Tables) -> pd.DataFrame:
         classifier or library.
     """
     headline = tables.calibration.set_index("model")["ranking"]
-    own = tables.cells_per_query[tables.cells_per_query["model"].isin([*tables.models, BOUND])].assign(
+    of_models = tables.cells_per_query[tables.cells_per_query["model"].isin([*tables.models, BOUND])].assign(
         series=lambda rows: [
             model
             if model == BOUND or ranking == headline[model]
@@ -142,51 +142,53 @@ def reached(tables: Tables) -> pd.DataFrame:
             for model, ranking in zip(rows["model"], rows["ranking"], strict=True)
         ]
     )
-    found = own.pivot_table(index=["cells_per_query", "condition"], columns="series", values="exact_hit@1", sort=False)
-    half = tables.split_half.set_index(["cells_per_query", "condition"])["exact_hit@1"].reindex(found.index)
-    found.insert(0, "split half", half)
-    by_size = found.groupby("cells_per_query", sort=False)
+    table_by_condition = of_models.pivot_table(
+        index=["cells_per_query", "condition"], columns="series", values="exact_hit@1", sort=False
+    )
+    half = tables.split_half.set_index(["cells_per_query", "condition"])["exact_hit@1"].reindex(
+        table_by_condition.index
+    )
+    table_by_condition.insert(0, "split half", half)
+    by_size = table_by_condition.groupby("cells_per_query", sort=False)
     table = by_size.mean().assign(conditions=by_size.size()).reset_index()
     table["cells_per_query"] = table["cells_per_query"].astype(int)
-    ceilings = [name for name in ("split half", BOUND) if name in found]
-    return table[["cells_per_query", "conditions", *ceilings, *found.columns.drop(ceilings)]].sort_values(
+    ceilings = [name for name in ("split half", BOUND) if name in table_by_condition]
+    return table[["cells_per_query", "conditions", *ceilings, *table_by_condition.columns.drop(ceilings)]].sort_values(
         "cells_per_query"
     )
 
 
 def _simulator(bound: Mapping[str, float]) -> str:
-    """Say what the simulator's own parameters allow."""
+    """Describe the bound of the simulator's own parameters."""
     return (
         "**Simulator only.** Bayes' rule with everything the simulated counts were drawn from, and with each query "
         "cell's gem group, depth and phase of the cell cycle, has "
         f"{', '.join(f'{name} {value:.3f}' for name, value in bound.items())} on the queries of the headline. No model "
-        "can be expected to be above that; a model must learn from cells what it is given (docs/protocol.md). For real "
-        "cells there is no such figure."
+        "is expected to exceed that; a model must learn from cells what the rule is given (docs/protocol.md). For real "
+        "cells no such bound is known."
     )
 
 
 def _beside(tables: Tables) -> list[str]:
-    """Lay out how much of the ceilings each model reaches."""
+    """Return the table of how much of the ceilings each model reaches."""
     rows = reached(tables).rename(columns={"cells_per_query": "cells averaged"})
     ceiling = BOUND if BOUND in rows else "split half"
     models = rows.columns.drop(["cells averaged", "conditions", "split half", BOUND], errors="ignore")
     shares = rows[["cells averaged", "conditions", *models]].copy()
     shares[models] = rows[models].div(rows[ceiling], axis=0)
     return [
-        "The models at the same number of cells, exact_hit@1; each row over the conditions that have so many query "
-        "cells, each counting the same, so rows of other conditions are not to be compared. A model stands with its "
-        "ranking in the headline, and with the other it has, classifier or library.",
+        "exact_hit@1 of the models at the same number of cells, averaged over the conditions with enough query cells; "
+        "rows of different conditions cannot be compared. Each model stands with its ranking in the headline, and with "
+        "its other one, classifier or library.",
         markdown(rows),
         f"The same as a share of `{ceiling}`."
-        + (
-            "" if ceiling == BOUND else " Above 1 a model tells more than it does: it is a yardstick there, no ceiling."
-        ),
+        + ("" if ceiling == BOUND else " Above 1 a model exceeds it: there it is a yardstick, not a ceiling."),
         markdown(shares),
     ]
 
 
 def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
-    """Which errors there are, and where."""
+    """Return the section on errors."""
     logreg = tables.conditions[tables.conditions["model"] == REFERENCE_BASELINE].merge(tables.facts, on="condition")
     encoder = tables.models[0]
     of_encoder = tables.conditions[tables.conditions["model"] == encoder]
@@ -195,12 +197,12 @@ def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
     reached = tables.split_half[tables.split_half["cells_per_query"] == "half"].set_index("condition")["exact_hit@1"]
     return [
         "## Errors",
-        "What first answers are to the truth, the first class that holds; profiles are similar where the cosine of "
-        f"their differences from the mean condition is {similar} or more (docs/protocol.md). `chance` is of random "
-        "answers; `enrichment`: how much more often than among random wrong answers.",
+        "Relation of the first-ranked condition to the truth, the first class that holds; profiles are similar where "
+        f"the cosine of their differences from the mean condition is {similar} or more (docs/protocol.md). `chance` is "
+        "of random predictions; `enrichment`: how much more often than among random wrong predictions.",
         markdown(_classes(tables.confusions, encoder)),
-        _picture(pictures, "errors.png", "What the first answers are to the truth."),
-        "All conditions and what each is taken for: `results/analysis/conditions.csv`, graded hits included.",
+        _picture(pictures, "errors.png", "Relation of the first-ranked condition to the truth."),
+        "Every condition with its most frequent mistake and graded hits: `results/analysis/conditions.csv`.",
         "By group, each condition counting the same; effects (E-distance to control) and cells are divided at the "
         "median.",
         markdown(_by_group(tables.groups, tables.models)),
@@ -222,16 +224,16 @@ def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
 
 
 def confidence_section(tables: Tables, pictures: str) -> list[str]:
-    """Whether models know when they are right."""
+    """Return the section on confidence."""
     return [
         "## Confidence",
         "The temperature is fitted on single validation cells, by the fit that has not seen them; `ece` is the "
-        "calibration error of the first answer, `ece_if_calibrated` what so many queries show by luck where every "
-        "probability is right, `nll` the cross-entropy in nats.",
+        "calibration error of the first-ranked condition, `ece_if_calibrated` the error expected of this many queries "
+        "when every probability is right, `nll` the cross-entropy in nats.",
         markdown(_calibration(tables.calibration)),
-        "Queries answered in the order of confidence: the margin, the entropy after temperature scaling and, for a "
-        "model with an embedding, the share of single prototypes that agree with its answer. `confidence_auc` is at "
-        "most 0.95; `aurc`, an error, is better the lower; `confidence_roc_auc` is 0.5 where confidence tells nothing:",
+        "Queries in the order of confidence: the margin, the entropy after temperature scaling and, for a "
+        "model with an embedding, the share of single prototypes that agree with its prediction. `confidence_auc` is "
+        "at most 0.95; `aurc` is an error, lower is better; `confidence_roc_auc` is 0.5 for uninformative confidence:",
         markdown(tables.confidence),
         _picture(pictures, "reliability.png", "Reliability: the size of a dot is the share of the queries."),
     ]

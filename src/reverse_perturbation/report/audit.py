@@ -6,7 +6,7 @@ from typing import Any
 from reverse_perturbation.report.markdown import markdown
 
 
-def audit_page(found: Mapping[str, Any]) -> str:
+def audit_page(audit: Mapping[str, Any]) -> str:
     """Write the metrics of :func:`reverse_perturbation.prepare.audit.audit` out in words and tables.
 
     Returns
@@ -14,16 +14,16 @@ def audit_page(found: Mapping[str, Any]) -> str:
     str
         Markdown.
     """
-    parts = ["# Audit of the data", _origin(found), "## Are these counts?", _scale(found), "## Depth", _depth(found)]
-    parts += ["## Conditions", _conditions(found), "## Targets", _targets(found), "## Binning", _binning(found)]
+    parts = ["# Audit of the data", _origin(audit), "## Are these counts?", _scale(audit), "## Depth", _depth(audit)]
+    parts += ["## Conditions", _conditions(audit), "## Targets", _targets(audit), "## Binning", _binning(audit)]
     return "\n\n".join(parts) + "\n"
 
 
-def _origin(found: Mapping[str, Any]) -> str:
-    source = found["source"]
+def _origin(audit: Mapping[str, Any]) -> str:
+    source = audit["source"]
     size = (
-        f"{found['cells']:,} cells, {found['control_cells']:,} of them control, x {found['genes']:,} genes, "
-        f"{found['detected_genes']:,} of them detected at all."
+        f"{audit['cells']:,} cells, {audit['control_cells']:,} of them control, x {audit['genes']:,} genes, "
+        f"{audit['detected_genes']:,} of them detected at all."
     )
     if source["kind"] == "simulated":
         return f"**Simulated data; nothing here says anything about biology.** ({source['description']})\n\n{size}"
@@ -31,14 +31,14 @@ def _origin(found: Mapping[str, Any]) -> str:
     return f"Read from `{source['file']}`.{described}\n\n{size}"
 
 
-def _scale(found: Mapping[str, Any]) -> str:
-    counts, source = found["counts"], found["source"]
+def _scale(audit: Mapping[str, Any]) -> str:
+    counts, source = audit["counts"], audit["source"]
     lines = [
         f'- {counts["integer_share"]:.1%} of the non-zero values of `layers["counts"]` are whole numbers and none is '
         "negative; a file in which that is not so is refused.",
         f"- {counts['ones_share']:.1%} of them are 1, their mean is {counts['nonzero_mean']:.2f}, the largest is "
         f"{counts['max']:,.0f}.",
-        f"- Library sizes vary by {found['library_size']['variation']:.0%} (standard deviation / mean); of normalised "
+        f"- Depths vary by {audit['depth']['variation']:.0%} (standard deviation / mean); of normalised "
         "cells they would all be equal.",
     ]
     if "layers" in source:
@@ -57,16 +57,16 @@ def _scale(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _depth(found: Mapping[str, Any]) -> str:
+def _depth(audit: Mapping[str, Any]) -> str:
     rows = [
-        {"a cell's": name} | {place: f"{found[key][place]:,.0f}" for place in ("p5", "p50", "p95")}
+        {"a cell's": name} | {place: f"{audit[key][place]:,.0f}" for place in ("p5", "p50", "p95")}
         for name, key in (
-            ("library size", "library_size"),
+            ("depth", "depth"),
             ("UMIs in this file", "umis_in_file"),
             ("expressed genes", "expressed_genes"),
         )
     ]
-    same = found["identical_cells"]
+    same = audit["identical_cells"]
     repeated = (
         f"{same['cells']:,} cells have exactly the counts of another; {same['vectors_in_several_conditions']:,} of "
         f"these {same['vectors']:,} patterns occur in more than one condition, where no model can tell them apart."
@@ -74,13 +74,13 @@ def _depth(found: Mapping[str, Any]) -> str:
         else "No two cells have the same counts."
     )
     return (
-        f"{markdown(rows)}\n\n{found['counts']['nonzero_share']:.1%} of the matrix is not zero. "
-        f"{found['empty_cells']:,} cells have no count at all. {repeated}"
+        f"{markdown(rows)}\n\n{audit['counts']['nonzero_share']:.1%} of the matrix is not zero. "
+        f"{audit['empty_cells']:,} cells have no count at all. {repeated}"
     )
 
 
-def _conditions(found: Mapping[str, Any]) -> str:
-    conditions, twins = found["conditions"], found["twins"]
+def _conditions(audit: Mapping[str, Any]) -> str:
+    conditions, twins = audit["conditions"], audit["twins"]
     doubled = (
         f"Twins: {twins['perturbations']} perturbations come under {twins['labels']} labels, such as `A+ctrl` and "
         f"`ctrl+A`, with {twins['cells_share']:.1%} of the perturbed cells. In legacy labels no model can tell "
@@ -95,8 +95,8 @@ def _conditions(found: Mapping[str, Any]) -> str:
     )
 
 
-def _targets(found: Mapping[str, Any]) -> str:
-    targets = found["targets"]
+def _targets(audit: Mapping[str, Any]) -> str:
+    targets = audit["targets"]
     renamed = ", ".join(f"{old} (as {new})" for old, new in targets["measured_under_alias"].items())
     return (
         f"The labels name {targets['named']} genes. Measured under that name: {targets['measured']}; under another: "
@@ -105,8 +105,8 @@ def _targets(found: Mapping[str, Any]) -> str:
     )
 
 
-def _binning(found: Mapping[str, Any]) -> str:
-    bins = found["binning"]
+def _binning(audit: Mapping[str, Any]) -> str:
+    bins = audit["binning"]
     return (
         f"scGPT sorts a cell's non-zero log1p values into {bins['bins'] - 1} bins by their own quantiles. "
         f"{bins['tied_share']:.1%} of the values equal another of the same cell, and for {bins['drawn_share']:.1%} "

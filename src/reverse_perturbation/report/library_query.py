@@ -1,4 +1,4 @@
-"""The page on libraries and queries: what to use for one cell and for a pseudo-bulk, and the grid behind it."""
+"""The page on libraries and queries: the recommendation for single cells and pseudo-bulks, and the grid behind it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,15 @@ from reverse_perturbation.report.tables import SIMULATED
 
 Row = Mapping[str, Any]
 WORDS = (
-    "A **query** is what is asked about: one cell, or a pseudo-bulk, the average of several cells known to bear the "
-    "same perturbation. A **library** is what stands for each perturbation when the query is compared with it:",
+    "A **query** is one cell, or a pseudo-bulk, the average of several cells known to have received the "
+    "same perturbation. A **library** holds the vectors that represent each perturbation:",
     "- `mean`: the average of its reference cells.\n"
     "- `bootstrap`: many averages of reference cells drawn at random; the most similar one counts.\n"
     "- `raw_cell`: every reference cell; the most similar one counts.\n"
     "- `raw_cell_vote`: every reference cell; the most similar ones vote.\n"
-    "- `classifier`: no library; what the model was trained to answer.",
+    "- `classifier`: no library; the class probabilities of the model.",
     "Cells are compared in the model's embedding as it is (`plain`), with the average control cell as origin "
-    "(`centred`), or with all directions made equally long (`whitened`); by the angle between them (`cosine`) or their "
+    "(`centred`), or whitened (`whitened`); by the angle between them (`cosine`) or their "
     "distance (`euclidean`). docs/protocol.md defines all of it.",
 )
 
@@ -42,7 +42,7 @@ def library_query(rows: pd.DataFrame, params: Params) -> str:
         SIMULATED if params.data.source == "simulated" else "",
         f"{params.data.name} data, mask {params.mask}, {params.labels} labels, split seed {params.split.seed}. "
         f"Models with training seeds are means over {len(params.seeds)}. In brackets 95 % intervals, bootstraps: "
-        "single cells are drawn again within their condition; pseudo-bulks of one condition share cells, so whole "
+        "single cells are resampled within their condition; pseudo-bulks of one condition share cells, so whole "
         "conditions are.",
         "## Recommendation",
         "Each model's library with the highest mrr on validation, by a fit and a library that have not seen those "
@@ -79,14 +79,14 @@ def confirmation(rows: pd.DataFrame, labels: str) -> pd.DataFrame:
     )
     chosen = choose(rows)
     chosen = chosen.assign(single=chosen["cells_per_query"] == 1)[["model", *LIBRARY, "single"]]
-    found = query.assign(single=query["cells_per_query"] == 1).merge(chosen, on=list(chosen))
-    return found.join(classifier, on=["model", "cells_per_query"]).sort_values(
+    confirmed = query.assign(single=query["cells_per_query"] == 1).merge(chosen, on=list(chosen))
+    return confirmed.join(classifier, on=["model", "cells_per_query"]).sort_values(
         ["model", "cells_per_query"], kind="stable"
     )
 
 
 def chosen_table(rows: pd.DataFrame, labels: str) -> list[dict[str, Any]]:
-    """One row a model and use: its library, and how that did on the query cells; pseudo-bulks of the smallest size."""
+    """Return one row a model and use: its library and its query metrics; pseudo-bulks of the smallest size."""
     first = confirmation(rows, labels).drop_duplicates(["model", "single"])
     confirmed = {(row["model"], row["single"]): row for row in _dicts(first)}
     table = []
@@ -104,7 +104,7 @@ def chosen_table(rows: pd.DataFrame, labels: str) -> list[dict[str, Any]]:
 
 
 def recommended(rows: pd.DataFrame, params: Params) -> str:
-    """Say in words what to use, over all models: for each use what has the highest mrr on validation."""
+    """Recommend, over all models, the library with the highest validation mrr for each use."""
     validation = rows[rows["part"] == "validation"].dropna(subset=["mrr"])
     lines = []
     sizes = {"Single-cell queries": 1, "Pseudo-bulk queries": params.library_query.validation_cells_per_query}
@@ -127,15 +127,21 @@ def recommended(rows: pd.DataFrame, params: Params) -> str:
 
 
 def _on_queries(rows: pd.DataFrame, best: Row, labels: str) -> str:
-    """Say what the recommended library reached on the query cells, and with how many cells to ask."""
-    found = confirmation(rows, labels)
-    found = found[(found["model"] == best["model"]) & (found["single"] == (best["cells_per_query"] == 1))]
-    if found.empty:
+    """Describe the recommended library's metrics on the query cells, by cells per query."""
+    confirmed = confirmation(rows, labels)
+    confirmed = confirmed[
+        (confirmed["model"] == best["model"]) & (confirmed["single"] == (best["cells_per_query"] == 1))
+    ]
+    if confirmed.empty:
         return " No condition has query cells enough to confirm it."
     if best["cells_per_query"] == 1:
-        return f" On the query cells: mrr {_text(_dicts(found)[0], 'mrr')}."
-    by_size = ", ".join(f"{row['mrr']:.3f} for {row['cells_per_query']}" for row in _dicts(found))
-    rising = " Average all the cells there are." if found["mrr"].is_monotonic_increasing and len(found) > 1 else ""
+        return f" On the query cells: mrr {_text(_dicts(confirmed)[0], 'mrr')}."
+    by_size = ", ".join(f"{row['mrr']:.3f} for {row['cells_per_query']}" for row in _dicts(confirmed))
+    rising = (
+        " More cells help: average all that are available."
+        if confirmed["mrr"].is_monotonic_increasing and len(confirmed) > 1
+        else ""
+    )
     return f" On the query cells, by cells averaged: mrr {by_size}.{rising}"
 
 
@@ -161,7 +167,7 @@ def _by_cells(confirmed: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _grids(rows: pd.DataFrame) -> list[str]:
-    """Lay out a table for each number of cells: a row a library, a column a model."""
+    """Return a table for each number of cells: a row a library, a column a model."""
     parts = []
     for cells, of_size in rows.groupby("cells_per_query"):
         first = of_size.iloc[0]

@@ -1,4 +1,4 @@
-"""The report's pictures, each drawn from rows that DVC can plot as well."""
+"""Plots of the report, drawn from rows that DVC can plot too."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ def hit_curves(rows: pd.DataFrame, n_conditions: int, path: str | Path, title: s
     """Draw hit@k over k; rows have model, k, exact_hit, relevant_hit."""
     figure, axes = _figure(2, title, sharey=True)
     for axis, column, name in zip(axes, ("exact_hit", "relevant_hit"), ("exact", "shares a gene"), strict=True):
-        for model, found in rows.groupby("model", sort=False):
-            axis.plot(found["k"], found[column], marker=".", label=model)
+        for model, curve in rows.groupby("model", sort=False):
+            axis.plot(curve["k"], curve[column], marker=".", label=model)
         axis.set(xlabel="k", ylabel="hit@k" if axis is axes[0] else "", title=name)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     k = np.arange(1, rows["k"].max() + 1)
@@ -38,36 +38,39 @@ def hit_curves(rows: pd.DataFrame, n_conditions: int, path: str | Path, title: s
 def coverage_curves(rows: pd.DataFrame, path: str | Path, title: str) -> None:
     """Draw accuracy over the share of most confident queries; rows have model, coverage, accuracy."""
     figure, axes = _figure(1, title, width=5.6)
-    for model, found in rows.groupby("model", sort=False):
-        axes[0].plot(found["coverage"], found["accuracy"], marker=".", label=model)
-    axes[0].set(xlabel="coverage: share of queries answered, most confident first", ylabel="exact_hit@1")
+    for model, curve in rows.groupby("model", sort=False):
+        axes[0].plot(curve["coverage"], curve["accuracy"], marker=".", label=model)
+    axes[0].set(xlabel="coverage: share of queries, most confident first", ylabel="exact_hit@1")
     axes[0].set_ylim(bottom=0)
     _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
     _save(figure, path)
 
 
 def reliability(rows: pd.DataFrame, path: str | Path, title: str) -> None:
-    """Draw how often first answers are right over how probable they were said to be, before and after tempering.
+    """Draw accuracy over predicted probability, before and after temperature scaling.
 
     Rows have model, when (before, after), confidence, accuracy, queries; the size of a dot is the share of queries.
     """
     figure, axes = _figure(2, title, sharey=True)
     for axis, when in zip(axes, ("before", "after"), strict=True):
         axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="calibrated")
-        for model, found in rows[rows["when"] == when].groupby("model", sort=False):
-            (line,) = axis.plot(found["confidence"], found["accuracy"], linewidth=1, label=model)
-            size = 200 * found["queries"] / found["queries"].sum()
-            axis.scatter(found["confidence"], found["accuracy"], s=size, color=line.get_color(), alpha=0.6)
+        for model, bins in rows[rows["when"] == when].groupby("model", sort=False):
+            (line,) = axis.plot(bins["confidence"], bins["accuracy"], linewidth=1, label=model)
+            size = 200 * bins["queries"] / bins["queries"].sum()
+            axis.scatter(bins["confidence"], bins["accuracy"], s=size, color=line.get_color(), alpha=0.6)
         axis.set(
-            xlabel="probability of the first answer", title=f"{when} temperature scaling", xlim=(0, 1), ylim=(0, 1)
+            xlabel="probability of the first-ranked condition",
+            title=f"{when} temperature scaling",
+            xlim=(0, 1),
+            ylim=(0, 1),
         )
-    axes[0].set_ylabel("share that is right")
+    axes[0].set_ylabel("share that is correct")
     _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
     _save(figure, path)
 
 
 def error_classes(rows: pd.DataFrame, path: str | Path, title: str) -> None:
-    """Draw what the answers are to the truth, a bar a model; rows have model, class, share, in the order to draw."""
+    """Draw the relation of predictions to the truth, a bar a model; rows have model, class, share, in order."""
     table = rows.pivot_table(index="model", columns="class", values="share", sort=False)
     hues = {"right": "#1b7837", "twin": "#7fbf7b", "shares a gene": "#fdb863", "similar profile": "#b2abd2"}
     figure, axes = _figure(1, title, width=6.4, height=1.6 + 0.3 * len(table))
@@ -77,7 +80,7 @@ def error_classes(rows: pd.DataFrame, path: str | Path, title: str) -> None:
         left += table[name].to_numpy()
     axes[0].set_yticks(range(len(table)), table.index)
     axes[0].invert_yaxis()
-    axes[0].set(xlabel="share of the first answers", xlim=(0, 1))
+    axes[0].set(xlabel="share of the queries", xlim=(0, 1))
     _legend_beside(figure, axes[0].get_legend_handles_labels()[0])
     _save(figure, path)
 
@@ -90,11 +93,11 @@ def by_effect(rows: pd.DataFrame, path: str | Path, title: str) -> None:
     models = list(dict.fromkeys(rows["model"]))
     figure, axes = _figure(len(models), title, width=3.2, sharey=True)
     for axis, model in zip(axes, models, strict=True):
-        own = rows[rows["model"] == model]
+        of_model = rows[rows["model"] == model]
         for genes, name in ((1, "single"), (2, "double")):
-            found = own[own["genes"] == genes]
+            points = of_model[of_model["genes"] == genes]
             axis.scatter(
-                found["e_distance"], found["exact_hit@1"], s=found["reference_cells"] / 4, alpha=0.6, label=name
+                points["e_distance"], points["exact_hit@1"], s=points["reference_cells"] / 4, alpha=0.6, label=name
             )
         axis.set_xscale("symlog", linthresh=1)
         axis.set(xlabel="E-distance to control", title=model, ylim=(-0.03, 1.03))
@@ -113,9 +116,9 @@ def reach(
     ``beside`` has cells_per_query, conditions, and a column of exact_hit@1 a curve, the ceilings among them.
     """
     figure, axes = _figure(2, title, sharey=True)
-    numbered = rows[rows["cells_per_query"] != "half"].assign(cells=lambda found: found["cells_per_query"].astype(int))
-    for _, found in numbered.groupby("condition"):
-        axes[0].plot(found["cells"], found["exact_hit@1"], color="C0", alpha=0.15, linewidth=0.8)
+    numbered = rows[rows["cells_per_query"] != "half"].assign(cells=lambda curve: curve["cells_per_query"].astype(int))
+    for _, curve in numbered.groupby("condition"):
+        axes[0].plot(curve["cells"], curve["exact_hit@1"], color="C0", alpha=0.15, linewidth=0.8)
     # The same conditions at each number of cells, or the mean would move with who is left.
     sizes = numbered.groupby("cells")["condition"].nunique()
     for least, style in zip(sorted(set(sizes), reverse=True)[:2], ("-", "--"), strict=False):
@@ -154,7 +157,7 @@ def _curve(name: str, models: Sequence[str]) -> tuple[str, str]:
 
 
 def confusion(matrices: Mapping[str, pd.DataFrame], path: str | Path, title: str) -> None:
-    """Draw, for each model, the share of each condition's queries (rows) answered with each condition (columns).
+    """Draw, for each model, the share of each condition's queries (rows) predicted as each condition (columns).
 
     The tables have the same rows and columns; the first picture alone names the rows.
     """
@@ -163,12 +166,12 @@ def confusion(matrices: Mapping[str, pd.DataFrame], path: str | Path, title: str
         image = axis.imshow(matrix.to_numpy(), cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
         first = axis is axes[0]
         if len(matrix) <= MAX_LABELS:
-            axis.set(title=model, xlabel="answered", ylabel="true" if first else "")
+            axis.set(title=model, xlabel="predicted", ylabel="true" if first else "")
             axis.set_xticks(range(len(matrix)), matrix.columns, rotation=90, fontsize=6)
             axis.set_yticks(range(len(matrix)) if first else [], matrix.index if first else [], fontsize=6)
         else:
             order = "condition, in alphabetical order"
-            axis.set(title=model, xlabel=f"answered {order}", ylabel=f"true {order}" if first else "")
+            axis.set(title=model, xlabel=f"predicted {order}", ylabel=f"true {order}" if first else "")
     figure.colorbar(image, ax=axes, shrink=0.7, label="share of the condition's queries")
     _save(figure, path)
 
@@ -209,7 +212,7 @@ def _figure(
 
 
 def _legend_beside(figure: Figure, handles: list[Artist]) -> None:
-    """Put the legend beside the panels, where it can hide no curve."""
+    """Put the legend beside the panels, where it hides no curve."""
     if handles:
         figure.legend(handles=handles, loc="outside right center", frameon=False)
 

@@ -1,4 +1,4 @@
-"""The report's sections on the cells that are asked about and on what leaks."""
+"""Sections of the report on the split and on leak probes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +8,13 @@ from reverse_perturbation.report.markdown import markdown
 SEES = {
     "targets": "counts of the target genes",
     "zeros": "which target genes are above zero",
-    "depth": "library size, number of expressed genes",
+    "depth": "depth, number of expressed genes",
     "gem_group": "gem group",
 }
 
 
 def cells_section(split: Mapping[str, Any]) -> str:
-    """Write how the cells were divided, from what the stage split wrote."""
+    """Return the section on the split, from the metrics of the stage split."""
     cells = split["cells"]
     return "\n\n".join(
         [
@@ -22,29 +22,28 @@ def cells_section(split: Mapping[str, Any]) -> str:
             f"{cells['reference']:,} reference, {cells['validation']:,} validation and {cells['query']:,} query cells "
             f"of {split['conditions']} conditions, no cell in two parts; {split['legacy_conditions_left_out']} legacy "
             f"conditions with too few cells are left out ({split['cells_left_out']:,} cells). Cells with exactly the "
-            f"counts of a cell that a model knows by then: {split['duplicated_queries']:.2%} of the query cells (of "
+            f"counts of a cell seen before: {split['duplicated_queries']:.2%} of the query cells (of "
             f"reference and validation), {split['duplicated_validation']:.2%} of the validation cells (of reference). "
-            "All models were given the same masked counts, genes and parts and were judged by the same code: figures "
-            "are compared only where the hashes under Provenance are equal.",
+            "All models had the same masked counts, genes and parts and were evaluated by the same code: figures are "
+            "compared only where the hashes under Provenance are equal.",
         ]
     )
 
 
-def probe_section(found: Mapping[str, Any]) -> str:
-    """Write the section, from what the stage probe wrote."""
-    leaking = ", ".join(found["leaks"])
+def probe_section(probe: Mapping[str, Any]) -> str:
+    """Return the section on leak probes, from the metrics of the stage probe."""
+    leaking = ", ".join(probe["leaks"])
     rows = [
-        {"mask": mask, "the probe sees": SEES[name]} | (_row(of) if of else {"verdict": "absent from the data"})
-        for mask, probes in found["masks"].items()
+        {"mask": mask, "features": SEES[name]} | (_row(of) if of else {"verdict": "absent from the data"})
+        for mask, probes in probe["masks"].items()
         for name, of in probes.items()
     ]
-    columns = ["mask", "the probe sees", "exact_hit@1", "chance@1", "mrr", "chance mrr", "99 % of mrr gap", "verdict"]
+    columns = ["mask", "features", "exact_hit@1", "chance@1", "mrr", "chance mrr", "99 % of mrr gap", "verdict"]
     parts = [
         "## Leak probes",
-        f"**Leak: {leaking} above chance.**" if leaking else "Under `all_targets` the target genes tell nothing.",
-        "Logistic regressions on reference and validation cells that see no other expression. Chance ranks the "
-        "conditions by their frequency. What library size and gem group tell is the part of any model's accuracy "
-        "that is not expression.",
+        f"**Leak: {leaking} above chance.**" if leaking else "Under `all_targets` the target genes reveal nothing.",
+        "Logistic regressions on reference and validation cells without other expression. Chance ranks the conditions "
+        "by their frequency. Depth and gem group are not expression: a model that reads them can be accurate by them.",
         markdown([{column: row.get(column, "-") for column in columns} for row in rows]),
     ]
     return "\n\n".join(parts) + "\n"

@@ -20,15 +20,15 @@ SPREAD = {"mean": "mean", "std": "std", "low": "95 % low", "high": "95 % high"}
 PLOTS = {
     "hit_at_k.png": "Share of queries whose condition (left), or one that shares a gene with it (right), is among the "
     "first k.",
-    "coverage.png": "Accuracy when only the most confident answers are given; confidence is the margin of the first "
-    "score over the second.",
+    "coverage.png": "Accuracy of the most confident predictions; confidence is the margin of the first score over the "
+    "second.",
     "confusion.png": "First-ranked condition of each condition's queries.",
     "training.png": "Fine-tuning, the selection fit of each model and seed; fusion's epoch 0 is logistic regression.",
 }
 
 
 def about_the_models(models: Sequence[str]) -> str:
-    """Say what the models with training seeds are."""
+    """Describe the models with training seeds."""
     encoder = title(models[0])
     alone = f"`{models[0]}` is {encoder} alone."
     if len(models) == 1:

@@ -124,12 +124,12 @@ class Evaluator:
             )
 
     @classmethod
-    def read(cls, cells: str | Path, split: str | Path, params: Params) -> "Evaluator":
+    def read(cls, cells_path: str | Path, split_path: str | Path, params: Params) -> "Evaluator":
         """Read the cells of a split and their labels.
 
         Parameters
         ----------
-        cells, split
+        cells_path, split_path
             Files of the stages prepare and split.
         params
             All of params.yaml.
@@ -139,10 +139,10 @@ class Evaluator:
         InputError
             If a cell of the split is not among the cells.
         """
-        frame, obs = read_split(split), read_obs(cells)
+        frame, obs = read_split(split_path), read_obs(cells_path)
         unknown = frame.loc[~frame["cell"].isin(obs.index), "cell"]
         if len(unknown):
-            raise InputError(f"{split}: cell {unknown.iloc[0]!r} is not in {cells}; run `dvc repro split`")
+            raise InputError(f"{split_path}: cell {unknown.iloc[0]!r} is not in {cells_path}; run `dvc repro split`")
         return cls(
             cell_ids=frame["cell"].to_numpy(dtype=object),
             legacy=obs.loc[frame["cell"], "condition"].astype(str).to_numpy(dtype=object),
@@ -167,7 +167,7 @@ class Evaluator:
         """Score the queries of a part.
 
         A pseudo-bulk averages embeddings, or log-probabilities in the space the classifier was fitted in; only
-        then are these carried to another space and made probabilities.
+        then are these translated to another space and made probabilities.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class Evaluator:
         return Scores(names, truth, ranker.conditions, ranker.scores(average(transform(predictions.embedding), groups)))
 
     def check(self, predictions: Predictions, library_parts: tuple[str, ...]) -> np.ndarray:
-        """Return the rows of the cells in some parts, once the predictions are known to be of these cells.
+        """Return the rows of the cells in some parts, after checking that the predictions are of these cells.
 
         Raises
         ------

@@ -109,8 +109,8 @@ class LibraryRanker:
         if self.config.similarity == "cosine":
             return unit(queries) @ self._library.T, None
         moved = np.asarray(queries, dtype=np.float32) - self._origin
-        asked = np.column_stack([2 * moved, np.full(len(moved), -1, dtype=np.float32)])
-        return asked @ self._library.T, np.square(moved).sum(axis=1, keepdims=True)
+        extended = np.column_stack([2 * moved, np.full(len(moved), -1, dtype=np.float32)])
+        return extended @ self._library.T, np.square(moved).sum(axis=1, keepdims=True)
 
 
 def _votes(near: np.ndarray, condition: np.ndarray, k: int) -> np.ndarray:

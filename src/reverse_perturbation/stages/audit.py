@@ -20,7 +20,7 @@ def write_audit(args: argparse.Namespace, _: Params) -> None:
         write_text(Path(args.plots) / f"{name}.csv", text)
     write_text(args.report, audit_page(audited.metrics))
     write_json(args.metrics, audited.metrics)
-    size, genes = audited.metrics["library_size"], audited.metrics["expressed_genes"]
+    size, genes = audited.metrics["depth"], audited.metrics["expressed_genes"]
     print(
         f"audit: {size['p50']:,.0f} UMIs and {genes['p50']:,.0f} expressed genes in the median cell, "
         f"{audited.metrics['binning']['tied_share']:.1%} of the non-zero values tied -> {args.report}"

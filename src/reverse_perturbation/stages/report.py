@@ -119,8 +119,8 @@ def _losses(curves: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Lay the losses of all runs out in rows, for one DVC plot: step, model, part (train or validation), loss."""
     losses = {"train_loss": "train", "validation_loss": "validation"}
     # A model that is not trained has no curves; its columns are there and empty.
-    found = [curve.reindex(columns=[*losses]).assign(model=name) for name, curve in curves.items()]
-    wide = pd.concat(found).rename_axis("step").reset_index().rename(columns=losses)
+    tables = [curve.reindex(columns=[*losses]).assign(model=name) for name, curve in curves.items()]
+    wide = pd.concat(tables).rename_axis("step").reset_index().rename(columns=losses)
     rows = wide.melt(["step", "model"], [*losses.values()], "part", "loss")
     return rows.dropna()
 

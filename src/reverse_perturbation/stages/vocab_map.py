@@ -23,15 +23,16 @@ def vocab_map(args: argparse.Namespace, params: Params) -> None:
     targets = set().union(*(genes_of(label) for label in adata.obs["condition"].astype(str).unique()))
     umis = np.asarray(adata.layers["counts"].sum(axis=0, dtype=np.float64)).ravel()
     try:
-        found = coverage(mapped, map_genes(sorted(targets), vocabulary, load_aliases()), umis)
+        covered = coverage(mapped, map_genes(sorted(targets), vocabulary, load_aliases()), umis)
     except InputError as error:
         raise InputError(f"{args.cells}: {error}") from None
     write_text(args.output, mapped.to_csv(index=False, lineterminator="\n"))
-    write_json(args.metrics, found)
-    before, after = found["before_aliases"], found["after_aliases"]
+    write_json(args.metrics, covered)
+    before, after = covered["before_aliases"], covered["after_aliases"]
     print(
         f"vocab_map: {after['genes']:.1%} of {len(mapped):,} genes have a token ({before['genes']:.1%} without "
-        f"aliases), {after['umis']:.1%} of UMIs; targets without one: {', '.join(found['unmapped_targets']) or 'none'}"
+        f"aliases), {after['umis']:.1%} of UMIs; targets without one: "
+        f"{', '.join(covered['unmapped_targets']) or 'none'}"
     )
 
 

@@ -1,110 +1,56 @@
-"""The specification's own protocol on a simulated screen of Norman's size: one experiment, and its report."""
+"""The report on the specification's protocol, on a simulated screen of the size of Norman 2019."""
 
-import argparse
-import json
-import os
-import platform
-import resource
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from reverse_perturbation.comparison.verdict import MEANING
-from reverse_perturbation.report.report import WHAT_THE_BASELINES_ARE
-from reverse_perturbation.report.tables import SIMULATED, gaps_table, markdown, models_table, slice_of, targets_table
-from reverse_perturbation.storage import write_text
-from reverse_perturbation.studies.runner import run_experiment, uncommitted
-
-NAME = "norman-scale"
-TRAINING_SEEDS = (0, 1)
-SPLIT_SEED = 42
-BASELINES = ("logreg", "logreg_default", "logreg_depth", "pca")
-# The protocol of the specification and the size of the screen.
-PROTOCOL = {
-    "data.simulated.conditions": "282",
-    "data.simulated.cells": "91205",
-    "data.simulated.genes": "5045",
-    "mask": "own",
-    "labels": "legacy",
-    "split.seed": str(SPLIT_SEED),
-    "seeds": "[0,1]",
-    "models": "[scgpt]",
-}
-# What two cores have time for; an epoch here has as many steps as the whole of the default run. Without the refit scGPT
-# learns from a tenth fewer cells than logistic regression; with more cells for each weight the head needs less dropout.
-TIME = {
-    "logreg.scaling": "[none]",
-    "logreg.c": "[0.001,0.003,0.01,0.03]",
-    "pretrain.epochs": "1",
-    "finetune.epochs": "3",
-    "finetune.refit": "false",
-    "finetune.head_dropout": "0.5",
-}
+from reverse_perturbation.comparison.verdict import missed_targets
+from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.report import about_the_baselines, about_the_models
+from reverse_perturbation.report.tables import SIMULATED, models_table, slice_of, targets_table
+from reverse_perturbation.runs import describe_baselines
+from reverse_perturbation.studies.presets import Preset
+from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, made_by, save, summary
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of params.yaml")
-    parser.add_argument("--report", default="results/reports/norman_scale.md")
-    args = parser.parse_args(argv)
-    if dirty := uncommitted():
-        sys.exit(f"error: commit these changes first, so that the report belongs to a commit:\n{dirty}")
-    settings = PROTOCOL | TIME | dict(setting.split("=", 1) for setting in args.set)
-    files, seconds = run_experiment(NAME, settings, "compare")
-    runs = [f"scgpt-{seed}" for seed in TRAINING_SEEDS] + [f"{name}-{SPLIT_SEED}" for name in BASELINES]
-    found = {name: json.loads(files.read_text(f"metrics/{name}.json")) for name in [*runs, "comparison"]}
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    write_text(args.report, report(found.pop("comparison"), found, settings, seconds, peak))
-    print(f"norman_scale: {args.report}")
-
-
-def report(
-    comparison: Mapping[str, Any],
-    runs: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, str],
-    seconds: Mapping[str, float],
-    peak: float,
-) -> str:
-    """Write the report as Markdown.
+def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any], folder: Path = FOLDER) -> None:
+    """Write the report.
 
     Parameters
     ----------
-    comparison, runs
-        ``metrics/comparison.json`` and the metrics file of each model and seed, by name.
-    settings
-        What the experiment was given.
-    seconds
-        Of each stage that ran.
-    peak
-        GiB of the largest process.
+    preset
+        Has one row.
+    rows
+        What was made of it.
+    about
+        Provenance of the report.
+    folder
+        Where to write it.
     """
-    given = " ".join(f"-S '{key}={value}'" for key, value in settings.items())
-    missed = [MEANING[name] for name, target in comparison["targets"].items() if not target["passed"]]
+    ((name, row),) = rows.items()
+    comparison, size = row.comparison, row.params.data.simulated
+    report = {"provenance": about, "rows": {name: summary(comparison)}}
+    missed = missed_targets(comparison)
     parts = [
         "# The specification's protocol at Norman scale",
         SIMULATED,
-        f"{slice_of(comparison['provenance'])}; {settings['data.simulated.cells']} cells x "
-        f"{settings['data.simulated.genes']} genes, {settings['data.simulated.conditions']} labels. Made by "
-        f"`make norman_scale`, that is `dvc exp run {given} compare`.",
+        f"{slice_of(comparison['provenance'])}; {size.n_cells:,} cells x {size.n_genes:,} genes, {size.n_conditions} "
+        f"labels. {made_by(report, preset.overrides)}",
         "## Targets",
         "**Every target is met.**" if not missed else f"**Missed: {'; '.join(missed)}.**",
-        markdown(targets_table(comparison["targets"], MEANING)),
+        markdown(targets_table(comparison)),
         "## The gap to the tuned logistic regression",
-        "Mean over the training seeds; the interval is a paired bootstrap over queries, stratified by condition.",
-        markdown(gaps_table(comparison)),
+        f"{about_the_models(about['models'])} Means over the training seeds; the interval is a paired bootstrap over "
+        "queries, stratified by condition.",
+        markdown(main_table(report)),
         "## Every model and seed",
-        WHAT_THE_BASELINES_ARE,
-        markdown(models_table(runs)),
-        "## What it took",
-        f"{platform.machine()}, {os.cpu_count()} cores, no GPU; the largest process had {peak:.1f} GiB. "
-        + (
-            "" if len(seconds) > len(runs) else "Stages that are not here, nor in this memory, came from the run-cache."
-        ),
-        markdown([{"stage": stage, "minutes": taken / 60} for stage, taken in seconds.items()], decimals=1),
+        about_the_baselines(describe_baselines(row.params)),
+        markdown(models_table(row.of_all_runs())),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    save(report, parts, folder)
 
 
-if __name__ == "__main__":
-    main()
+def main_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the table of gaps, from the report's JSON."""
+    (row,) = report["rows"]
+    return gaps_of(report, row)

@@ -74,7 +74,7 @@ def test_genes_without_a_token_go_but_library_sizes_stay_those_of_all_genes(file
 
 
 def test_the_mask_comes_before_the_choice_of_genes(files):
-    """B is masked in A+B and has no token: its counts are in no library size either way."""
+    """B is masked in A+B and has no token: its counts are in no depth either way."""
     own = files(mask="own", genes="vocab")
     assert own.counts.toarray().tolist() == [[0, 0, 2], [0, 2, 4], [0, 6, 8]]
     assert own.totals.tolist() == [2, 9, 21], "the B of A+ctrl still counts"

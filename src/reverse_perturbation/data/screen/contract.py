@@ -21,10 +21,10 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of an HDF5 file
 AGAIN = "run `dvc repro prepare` to make it again"
 
 
-def write_cells(path: str | Path, cells: ad.AnnData) -> None:
+def write_cells(path: str | Path, adata: ad.AnnData) -> None:
     """Write checked cells atomically; the same cells give the same bytes."""
     with write_atomically(path) as temporary, h5py.File(temporary, "w") as file:
-        write_elem(file, "/", cells, dataset_kwargs={"compression": "lzf"})
+        write_elem(file, "/", adata, dataset_kwargs={"compression": "lzf"})
 
 
 def read_cells(path: str | Path) -> ad.AnnData:
@@ -36,10 +36,10 @@ def read_cells(path: str | Path) -> ad.AnnData:
         If the file is missing, broken or was not written by :func:`write_cells`.
     """
     with open_hdf5(Path(path), AGAIN) as file:
-        cells = read_elem(file)
-    if not isinstance(cells, ad.AnnData) or "counts" not in cells.layers or cells.X is not None:
+        adata = read_elem(file)
+    if not isinstance(adata, ad.AnnData) or "counts" not in adata.layers or adata.X is not None:
         raise InputError(f"{path}: not a file of prepared cells; pass the one that the stage prepare writes")
-    return cells
+    return adata
 
 
 def read_obs(path: str | Path) -> pd.DataFrame:
@@ -51,13 +51,13 @@ def read_obs(path: str | Path) -> pd.DataFrame:
 
 @contextmanager
 def open_hdf5(path: Path, advice: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file; what fails while it is read is the file's fault and said so in one line."""
+    """Open an HDF5 file; any failure while reading is reported as a fault of the file, in one line."""
     if path.is_dir():
         raise InputError(f"{path}: a folder, not a file; {advice}")
     if not path.exists():
         raise InputError(f"{path}: no such file; {advice}")
     try:
-        # h5py.is_hdf5 would also be False for a file that is cut short, which is another mistake.
+        # h5py.is_hdf5 would also be False for a file that is cut short, which is a different mistake.
         with path.open("rb") as start:
             is_hdf5 = start.read(len(SIGNATURE)) == SIGNATURE
         if not is_hdf5:

@@ -1,4 +1,4 @@
-"""Gene names and scGPT's tokens: which gene has one, and under what name."""
+"""Gene names: synonyms, and the tokens of a vocabulary."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -65,7 +65,7 @@ def map_genes(gene_names: Iterable[str], vocabulary: Mapping[str, int], aliases:
 
 
 def coverage(mapped: pd.DataFrame, targets: pd.DataFrame, umis: np.ndarray) -> dict[str, Any]:
-    """Say how much of the screen scGPT can read, without and with aliases.
+    """Return how much of the screen the vocabulary covers, without and with aliases.
 
     Parameters
     ----------
@@ -88,16 +88,16 @@ def coverage(mapped: pd.DataFrame, targets: pd.DataFrame, umis: np.ndarray) -> d
     InputError
         If no gene has a token.
     """
-    found = (mapped["match"] != "none").to_numpy()
-    if not found.any():
+    has_token = (mapped["match"] != "none").to_numpy()
+    if not has_token.any():
         raise InputError(
             f'var["gene_name"]: none of the {len(mapped):,} genes (for example {mapped["gene"].iloc[0]!r}) is in '
             "scGPT's vocabulary; it holds human gene symbols such as KLF1, not Ensembl ids or other species"
         )
     current = mapped["gene"].map(resolve)
     measured = current.isin(set(targets["gene"].map(resolve))).to_numpy()
-    given = {resolve(token): token for token in mapped.loc[found, "token"]}
-    unmapped = mapped.loc[~found, "gene"]
+    given = {resolve(token): token for token in mapped.loc[has_token, "token"]}
+    unmapped = mapped.loc[~has_token, "gene"]
 
     def shares(matches: set[str]) -> dict[str, float | None]:
         hit = mapped["match"].isin(matches).to_numpy()

@@ -1,8 +1,8 @@
-"""The mask: counts that would give the answer away are set to zero before anything else happens.
+"""The mask: counts that would reveal the label are set to zero before anything else.
 
 ``own`` zeroes, in each cell, the genes its own label names, as the earlier project did. It depends on the
 label: a target gene left above zero proves that the label does not contain it. ``all_targets`` zeroes every
-gene named by any label, in every cell, so that nothing of the mask depends on the cell's label.
+gene named by any label, in every cell, so the mask does not depend on the cell's label.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class MaskedCounts:
     counts
         CSR float32, cells x genes, integer-valued; masked entries are not stored.
     totals
-        float32, one a cell: the library size with the masked counts taken off.
+        float32, one a cell: the depth without the masked counts.
     """
 
     counts: sp.csr_matrix
@@ -48,12 +48,12 @@ def target_columns(labels: Iterable[str], gene_names: Iterable[str]) -> dict[str
     return {target: columns.get(resolve(target), []) for target in targets}
 
 
-def apply_mask(cells: AnnData, mask: Mask) -> MaskedCounts:
-    """Zero the masked counts and take them off the library sizes.
+def apply_mask(adata: AnnData, mask: Mask) -> MaskedCounts:
+    """Zero the masked counts and subtract them from the depths.
 
     Parameters
     ----------
-    cells
+    adata
         Prepared cells: all of them, so that ``all_targets`` means the targets of the whole screen.
     mask
         ``none``, ``own`` or ``all_targets``.
@@ -61,33 +61,33 @@ def apply_mask(cells: AnnData, mask: Mask) -> MaskedCounts:
     Returns
     -------
     MaskedCounts
-        In the order of ``cells``; the input is not changed.
+        In the order of ``adata``; the input is not changed.
     """
-    counts = sp.csr_matrix(cells.layers["counts"], copy=True)
-    totals = library_sizes(cells)
-    labels = cells.obs["condition"].astype(str).to_numpy()
-    columns = target_columns(labels, cells.var_names)
+    counts = sp.csr_matrix(adata.layers["counts"], copy=True)
+    totals = depths(adata)
+    labels = adata.obs["condition"].astype(str).to_numpy()
+    columns = target_columns(labels, adata.var_names)
     rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     if mask == "none":
         hidden = np.zeros(counts.nnz, dtype=bool)
     elif mask == "all_targets":
         is_target = np.zeros(counts.shape[1], dtype=bool)
-        is_target[[c for found in columns.values() for c in found]] = True
+        is_target[[c for indices in columns.values() for c in indices]] = True
         hidden = is_target[counts.indices]
     else:
         unique, code = np.unique(labels, return_inverse=True)
-        own = np.zeros((len(unique), counts.shape[1]), dtype=bool)
+        is_own_target = np.zeros((len(unique), counts.shape[1]), dtype=bool)
         for i, label in enumerate(unique):
-            own[i, [c for gene in genes_of(label) for c in columns[gene]]] = True
-        hidden = own[code[rows], counts.indices]
+            is_own_target[i, [c for gene in genes_of(label) for c in columns[gene]]] = True
+        hidden = is_own_target[code[rows], counts.indices]
     removed = np.bincount(rows[hidden], weights=counts.data[hidden], minlength=counts.shape[0])
     counts.data[hidden] = 0
     counts.eliminate_zeros()
     return MaskedCounts(counts, (totals - removed).astype(np.float32))
 
 
-def library_sizes(cells: AnnData) -> np.ndarray:
+def depths(adata: AnnData) -> np.ndarray:
     """Return each cell's UMIs, float64: ``obs["total_counts"]`` where present, else the sum of its counts."""
-    if "total_counts" in cells.obs:
-        return cells.obs["total_counts"].to_numpy(dtype=np.float64)
-    return np.asarray(cells.layers["counts"].sum(axis=1, dtype=np.float64)).ravel()
+    if "total_counts" in adata.obs:
+        return adata.obs["total_counts"].to_numpy(dtype=np.float64)
+    return np.asarray(adata.layers["counts"].sum(axis=1, dtype=np.float64)).ravel()

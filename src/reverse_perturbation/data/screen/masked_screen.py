@@ -28,11 +28,11 @@ class MaskedScreen:
     conditions
         Labels in the label space of the split, object array of str.
     parts
-        ``reference``, ``validation``, ``query``, and ``control`` where control cells were asked for.
+        ``reference``, ``validation``, ``query``, and ``control`` where control cells were loaded.
     counts
         CSR float32, cells x genes, masked.
     totals
-        float32, library sizes after the mask.
+        float32, depths after the mask.
     genes
         Gene names, object array of str.
     tokens
@@ -61,9 +61,9 @@ class MaskedScreen:
 
 
 def load_masked_screen(
-    cells: str | Path,
-    split: str | Path,
-    vocabulary_map: str | Path,
+    cells_path: str | Path,
+    split_path: str | Path,
+    genes_path: str | Path,
     *,
     mask: Mask,
     genes: GeneSet,
@@ -73,12 +73,12 @@ def load_masked_screen(
 
     Parameters
     ----------
-    cells, split, vocabulary_map
+    cells_path, split_path, genes_path
         Written by the stages prepare, split and vocab_map.
     mask
         Applied before anything else.
     genes
-        ``vocab`` keeps the genes that have a token; library sizes stay those of all genes.
+        ``vocab`` keeps the genes that have a token; depths stay those of all genes.
     controls
         Append the control cells.
 
@@ -87,32 +87,32 @@ def load_masked_screen(
     InputError
         If the files do not belong together.
     """
-    data = read_cells(cells)
-    frame = read_split(split)
-    places = data.obs_names.get_indexer(frame["cell"])
+    adata = read_cells(cells_path)
+    frame = read_split(split_path)
+    places = adata.obs_names.get_indexer(frame["cell"])
     if (places < 0).any():
         raise InputError(
-            f"{split}: cell {frame['cell'].iloc[int(np.argmin(places))]!r} is not in {cells}; run `dvc repro split`"
+            f"{split_path}: cell {frame['cell'].iloc[int(np.argmin(places))]!r} is not in {cells_path}; run `dvc repro split`"
         )
-    mapped = _read_table(vocabulary_map, ["gene", "token"], "vocab_map")
-    if list(mapped["gene"]) != list(data.var_names):
-        raise InputError(f"{vocabulary_map}: its genes are not those of {cells}; run `dvc repro vocab_map`")
-    masked = apply_mask(data, mask)
+    mapped = _read_table(genes_path, ["gene", "token"], "vocab_map")
+    if list(mapped["gene"]) != list(adata.var_names):
+        raise InputError(f"{genes_path}: its genes are not those of {cells_path}; run `dvc repro vocab_map`")
+    masked = apply_mask(adata, mask)
     conditions, parts = frame["condition"].to_numpy(dtype=object), frame["part"].to_numpy(dtype=object)
     if controls:
-        control = np.flatnonzero(data.obs["control"].to_numpy(dtype=bool))
+        control = np.flatnonzero(adata.obs["control"].to_numpy(dtype=bool))
         places = np.concatenate([places, control])
-        conditions = np.concatenate([conditions, data.obs["condition"].astype(str).to_numpy(dtype=object)[control]])
+        conditions = np.concatenate([conditions, adata.obs["condition"].astype(str).to_numpy(dtype=object)[control]])
         parts = np.concatenate([parts, np.full(len(control), CONTROL_PART, dtype=object)])
     tokens = mapped["token"].to_numpy(dtype=object)
     kept = np.flatnonzero(tokens != "") if genes == "vocab" else np.arange(len(tokens))
     return MaskedScreen(
-        cell_ids=data.obs_names.to_numpy(dtype=object)[places],
+        cell_ids=adata.obs_names.to_numpy(dtype=object)[places],
         conditions=conditions,
         parts=parts,
         counts=masked.counts[places][:, kept],
         totals=masked.totals[places],
-        genes=data.var_names.to_numpy(dtype=object)[kept],
+        genes=adata.var_names.to_numpy(dtype=object)[kept],
         tokens=tokens[kept],
     )
 
@@ -142,7 +142,7 @@ def _read_table(path: str | Path, columns: list[str], stage: str) -> pd.DataFram
 def fingerprint(screen: MaskedScreen) -> str:
     """Return the hexadecimal sha256 of the cells, their conditions and parts, the genes, the masked counts and totals.
 
-    Whatever differs in mask, genes, split or data makes it another one; the order of cells and genes counts too.
+    It changes with mask, genes, split and data, and with the order of cells and genes.
     """
     digest = hashlib.sha256()
     for names in (screen.cell_ids, screen.conditions, screen.parts, screen.genes):

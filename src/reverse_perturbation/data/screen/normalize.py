@@ -1,4 +1,4 @@
-"""Expression on the scale every model starts from: log1p of counts per ten thousand."""
+"""Normalised expression, the same for every model: log1p of counts per ten thousand."""
 
 import numpy as np
 import scipy.sparse as sp

@@ -1,4 +1,4 @@
-"""Baselines that are a logistic regression on columns of their own."""
+"""Baselines that are a logistic regression on some features."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,6 +1,6 @@
 """Multinomial logistic regression fitted by preconditioned L-BFGS.
 
-scikit-learn's lbfgs needs hundreds of iterations on expression, whose genes are correlated and of unlike variance, and
+scikit-learn's lbfgs needs hundreds of iterations on expression, whose genes are correlated and differ in variance, and
 stops before its minimum (on the simulated screen at C 1 after 552, 0.5 % above it; here 93; benchmarks/logreg.py). In
 the coordinates of the objective's approximate curvature it takes a fraction of them. An iteration is two products of
 the sparse expression, several times as fast in single precision on blocks of cells that fit the cache.
@@ -23,7 +23,7 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # scipy
 
 @dataclass(frozen=True)
 class Softmax:
-    """What was fitted.
+    """Result of a fit.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Softmax:
     objective
         Mean cross-entropy in nats plus the penalty.
     n_iter, converged
-        How many iterations, and whether they were enough.
+        Number of iterations, and whether they were enough.
     """
 
     coef: np.ndarray
@@ -63,7 +63,7 @@ def fit_softmax(
     max_iter
         Of L-BFGS.
     start
-        Weights and intercepts from which to set out; None: zero.
+        Warm start: weights and intercepts; None: zero.
     """
     n, k = x.shape[0], int(y.max()) + 1
     x = sp.hstack([x, np.ones((n, 1))], format="csr", dtype=np.float32)
@@ -86,15 +86,15 @@ def fit_softmax(
 
     weights = np.zeros((x.shape[1], k)) if start is None else np.vstack([start[0].T, start[1]])
     with ThreadPoolExecutor(THREADS) as threads:
-        found = minimize(
+        result = minimize(
             objective,
             (factor.T @ weights * spread).ravel(),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": max_iter, "maxls": 50, "maxcor": 20, "ftol": TOLERANCE, "gtol": 0.0},
         )
-    weights = solve_triangular(factor, found.x.reshape(-1, k) / spread, lower=True, trans="T")
-    return Softmax(weights[:-1].T.copy(), weights[-1].copy(), float(found.fun), int(found.nit), bool(found.success))
+    weights = solve_triangular(factor, result.x.reshape(-1, k) / spread, lower=True, trans="T")
+    return Softmax(weights[:-1].T.copy(), weights[-1].copy(), float(result.fun), int(result.nit), bool(result.success))
 
 
 def _cross_entropy(x: sp.csr_matrix, y: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:

@@ -120,7 +120,7 @@ def pretrain(
     model
         Freshly initialised.
     tokens
-        Of the cells to learn from: reference and control.
+        Of the training cells: reference and control.
     architecture
         Of the model.
     config
@@ -128,7 +128,7 @@ def pretrain(
     device
         Where to compute.
     on_epoch
-        Called with the epoch's number and its mean squared error, on the scale of the values fed in.
+        Called with the epoch's number and its mean squared error, on the scale of the input values.
     """
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)

@@ -42,7 +42,7 @@ def states(model: ScgptBackbone, batch: Batch, last: int | None = None) -> torch
 
 
 def upstreams(model: TransformerModel, batch: Batch) -> torch.Tensor:
-    return model._states(batch.ids, batch.values, src_key_padding_mask=batch.padding)
+    return model._encode(batch.ids, batch.values, src_key_padding_mask=batch.padding)
 
 
 def cells() -> Tokens:

@@ -71,7 +71,7 @@ def cached(
     Parameters
     ----------
     model
-        Any fit: what is trained does not matter.
+        Any fit; its trained weights do not matter.
     tokens
         All cells that will be needed.
     folder
@@ -118,7 +118,7 @@ def cached(
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         if size > (free := shutil.disk_usage(target.parent).free):
-            # A memory-mapped file meets a full disk as a signal that ends the process.
+            # Writing a memory-mapped file to a full disk kills the process with a signal.
             print(f"cache: off, {what}, and {target.parent} has {free / GIB:.3g} GiB left; make room", flush=True)
             return tokens
         print(f"cache: keeping {what}, in {target}", flush=True)
@@ -165,13 +165,13 @@ def _write(target: Path, about: dict[str, Any], model: EncoderClassifier, tokens
         array = np.lib.format.open_memmap(temporary / ARRAY, "w+", about["dtype"], tuple(about["shape"]))
         for rows in inference_batches(np.arange(len(tokens.lengths)), tokens.lengths, model.backbone.width, device):
             batch = tokens.batch(rows)
-            found = model.frozen(batch.to(device)).cpu()
-            if (found.abs() > np.finfo(array.dtype).max).any():
+            output = model.frozen(batch.to(device)).cpu()
+            if (output.abs() > np.finfo(array.dtype).max).any():
                 raise InputError(f"finetune.cache.dtype: a state is too large for {array.dtype}; set float32")
             if model.frozen_states_per_token:
-                array[_places(tokens, rows)] = found[~batch.padding].numpy()
+                array[_places(tokens, rows)] = output[~batch.padding].numpy()
             else:
-                array[rows] = found.numpy()
+                array[rows] = output.numpy()
             progress.update(len(rows))
         array.flush()
         write_json(temporary / ABOUT, about | {"array_sha256": sha256(temporary / ARRAY)})
@@ -182,7 +182,7 @@ def _gather(array: np.ndarray, places: np.ndarray) -> Tensor:
 
 
 def _places(tokens: Tokens, rows: np.ndarray) -> np.ndarray:
-    """Return where among the states those of some cells are."""
+    """Return the rows of some cells' states in the array."""
     lengths = tokens.lengths[rows] + 1
     ends = np.cumsum(lengths)
     return np.repeat(tokens.offsets[rows] + rows - (ends - lengths), lengths) + np.arange(ends[-1])

@@ -59,7 +59,7 @@ class EncoderClassifier(nn.Module):
             self.head = Head(self.readout.out_features, n_conditions, head, classify=config.loss.cross_entropy > 0)
 
     def forward(self, batch: Batch) -> CellOutput:
-        """Score a batch of cells; what :meth:`frozen` gives is computed unless the batch brings it."""
+        """Score a batch of cells; the output of :meth:`frozen` is computed unless the batch holds it."""
         read = self.frozen(batch) if batch.frozen is None else batch.frozen
         if self.frozen_states_per_token:
             read = self.backbone.transform(read, batch.padding, first=self.frozen_layers)
@@ -69,7 +69,7 @@ class EncoderClassifier(nn.Module):
         return CellOutput(*self.head(read))
 
     def frozen(self, batch: Batch) -> Tensor:
-        """Return what reaches the first trained layer, or the readout where neither a layer nor it is trained.
+        """Return the input of the first trained layer, or the readout where nothing below the head is trained.
 
         [batch, tokens, frozen_width] where ``frozen_states_per_token``, else [batch, frozen_width]. Training cannot
         change it, unless ``frozen_layers`` is 0: then it is the embedded tokens, whose encoders may be trained.
@@ -78,7 +78,7 @@ class EncoderClassifier(nn.Module):
         return hidden if self.frozen_states_per_token else self.readout(hidden, batch.ids, batch.padding)
 
     def trainable_parameters(self) -> dict[str, int]:
-        """Return how many numbers are trained: in the backbone, in readout and head, in what else has its own group."""
+        """Return the number of trained parameters of each group: backbone, head (with readout), and any other."""
         groups = [] if self.head is None else self.parameter_groups()
         return {"backbone": 0, "head": 0} | {group["name"]: sum(p.numel() for p in group["params"]) for group in groups}
 
@@ -113,11 +113,11 @@ class EncoderClassifier(nn.Module):
         ValueError
             If names or shapes are not exactly those of this model.
         """
-        own = self.trainable_state()
+        expected = self.trainable_state()
         wrong = sorted(
             name
-            for name in own.keys() | state.keys()
-            if name not in own or name not in state or own[name].shape != state[name].shape
+            for name in expected.keys() | state.keys()
+            if name not in expected or name not in state or expected[name].shape != state[name].shape
         )
         if wrong:
             raise ValueError(f"weights missing, unexpected or of another shape: {', '.join(wrong[:10])}")
@@ -125,7 +125,7 @@ class EncoderClassifier(nn.Module):
 
 
 def _readout_parts(config: Finetune) -> list[ReadoutPart]:
-    """Leave out what would have to be trained where nothing is."""
+    """Leave out readouts with weights where nothing is trained."""
     if config.adaptation.mode != "frozen":
         return config.head.readout
     parts: list[ReadoutPart] = [part for part in config.head.readout if part != "genes"]

@@ -1,4 +1,4 @@
-"""What is read from the backbone's output, and the head that names the condition."""
+"""Readouts of the backbone's output, and the head that scores the conditions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from reverse_perturbation.config import Head as HeadConfig
 
 
 class GeneReadout(nn.Module):
-    """Read a few numbers from each gene's output token, keeping apart which gene they come from.
+    """Read a few numbers from each gene's output token, each gene in its own place.
 
     A token's output ``h_g`` is projected to ``rank`` numbers, the same projection for all genes; they enter at
     the gene's own place in one vector of ``n_genes * rank``, zero where the gene has no token, and a linear
@@ -54,7 +54,7 @@ class GeneReadout(nn.Module):
 
 
 class Readout(nn.Module):
-    """Concatenate what the configuration asks for: the ``<cls>`` token, the mean of the gene tokens, the genes."""
+    """Concatenate the configured readouts: the ``<cls>`` token, the mean of the gene tokens, the genes."""
 
     def __init__(self, parts: Sequence[str], width: int, genes: GeneReadout | None = None):
         super().__init__()
@@ -98,7 +98,7 @@ class Head(nn.Module):
         self.embed = nn.Sequential(*layers)
         dim = config.dim if config.depth else n_in
         self.classify = nn.Linear(dim, n_conditions) if classify else None
-        # What balanced batches cannot teach, see losses.natural_log_prior. No weight: weight decay would shrink it.
+        # Balanced batches cannot teach it, see losses.natural_log_prior. No weight: weight decay would shrink it.
         self.log_prior: Tensor
         self.register_buffer("log_prior", torch.zeros(n_conditions))
 
@@ -110,7 +110,7 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class CellOutput:
-    """What the model says of a batch: embedding [batch, dim]; logits [batch, n_conditions] or None."""
+    """Output for a batch: embedding [batch, dim]; logits [batch, n_conditions] or None."""
 
     embedding: Tensor
     logits: Tensor | None

@@ -94,7 +94,7 @@ def _sums(counts: sp.csr_matrix) -> np.ndarray:
 
 
 def _partners(conditions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return for each cell the place of a cell of its condition."""
+    """Return for each cell the index of a random cell of its condition."""
     _, code, size = np.unique(conditions.astype(str), return_inverse=True, return_counts=True)
     first = np.cumsum(size) - size
     drawn = first[code] + (rng.random(len(code)) * size[code]).astype(np.int64)

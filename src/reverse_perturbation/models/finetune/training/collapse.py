@@ -23,10 +23,10 @@ ADVICE = (
 
 
 def chance_mrr(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mrr that the same answers, given to cells in another order, exceed in one of a hundred orders.
+    """Return the 99 % quantile of the mrr of the same predictions, assigned to the cells in random order.
 
-    This is chance for answers as they are: a collapsed model ranks all cells alike, by the conditions' frequencies, and
-    that is better than random ranks. The mrr is taken rather than exact_hit@1 because every cell has a part in it; in
+    This is chance for predictions as they are: a collapsed model ranks all cells alike, by the conditions' frequencies,
+    and that beats random ranks. The mrr is used rather than exact_hit@1 because every cell contributes to it; by
     exact_hit@1 a weak model can hardly be told from chance on a few hundred cells.
 
     NaN, which no mrr is below, where the cells are too few to tell. They are enough where a model half as good again as

@@ -12,8 +12,8 @@ class Ema:
     """An exponential moving average of a model's trained weights.
 
     After step t the mean moves to ``d * mean + (1 - d) * weights`` with ``d = min(decay, (1 + t) / (10 + t))``, as
-    TensorFlow's ExponentialMovingAverage: a fine-tuning of a few hundred steps would otherwise be judged by the weights
-    it started from.
+    TensorFlow's ExponentialMovingAverage: a fine-tuning of a few hundred steps would otherwise be evaluated at its
+    initial weights.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class Ema:
 
     @contextmanager
     def in_place(self, model: EncoderClassifier) -> Iterator[None]:
-        """Give the model the mean for its weights, and its own back at the end."""
-        own = _copy(model.trainable_state())
+        """Give the model the averaged weights, and put its own back at the end."""
+        weights = _copy(model.trainable_state())
         model.load_trainable_state(self.mean)
         try:
             yield
         finally:
-            model.load_trainable_state(own)
+            model.load_trainable_state(weights)
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

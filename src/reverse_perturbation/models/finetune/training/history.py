@@ -1,4 +1,4 @@
-"""The course of training: one line an epoch, and which epoch is the best."""
+"""Training history: one entry an epoch, and the choice of the epoch to keep."""
 
 import math
 from collections.abc import Sequence

@@ -28,8 +28,8 @@ class Objective:
     conditions
         In the order of the logits.
     log_prior
-        float [n_conditions]: taken off the logits within the cross-entropy, where the batches are balanced and the
-        model's logits already stand for the conditions' own frequencies; see :func:`natural_log_prior`.
+        float [n_conditions]: subtracted from the logits within the cross-entropy, where the batches are balanced and
+        the model's logits already stand for natural frequencies; see :func:`natural_log_prior`.
     """
 
     def __init__(self, config: Loss, conditions: Sequence[str], log_prior: Tensor | None = None):
@@ -70,11 +70,11 @@ def credited_targets(conditions: Sequence[str], credit: float) -> Tensor:
 
 
 def natural_log_prior(targets: np.ndarray, n_conditions: int) -> Tensor:
-    """Return float32 [n_conditions]: log of each condition's share of the cells to learn from.
+    """Return float32 [n_conditions]: log of each condition's share of the training cells.
 
-    Balanced batches teach ``f_y(x) = log p(x | y)`` up to a number common to all y; asked about cells as they come, the
-    answer is ``f_y(x) + log p(y)`` (logit adjustment, Menon et al., arXiv 2007.07314, the other way round: they learn
-    from natural frequencies and answer for equal ones). The model adds ``log p(y)`` always, the cross-entropy of
+    Balanced batches teach ``f_y(x) = log p(x | y)`` up to a number common to all y; at natural frequencies the
+    prediction is ``f_y(x) + log p(y)`` (logit adjustment, Menon et al., arXiv 2007.07314, reversed: they learn from
+    natural frequencies and predict for equal ones). The model adds ``log p(y)`` always, the cross-entropy of
     balanced batches takes it off again. A condition without cells counts as one with a single cell.
     """
     counts = np.bincount(targets, minlength=n_conditions).clip(min=1)
@@ -117,7 +117,7 @@ def supcon(embedding: Tensor, target: Tensor, temperature: float) -> Tensor:
 
 
 def _pairs(embedding: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return [batch, batch]: similarities, which cells share a condition, and which do and are two."""
+    """Return [batch, batch]: similarities, pairs of one condition, and such pairs of two different cells."""
     direction = normalize(embedding.float())
     same = target[:, None] == target
     positive = same.clone().fill_diagonal_(False)

@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # scgpt says at import that flash_attn is absent; it is not needed
     from scgpt.model import TransformerModel
 
-# What this backbone computes, the first value also where the key is absent; with another it would embed wrongly.
+# Supported settings, the first value also where the key is absent; any other would give wrong embeddings.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "input_style": ("binned", "log1p"),
     "input_emb_style": ("continuous",),
@@ -54,7 +54,7 @@ FIELDS: dict[str, tuple[str, type, Any, tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """What ``args.json`` says of a model, as far as it matters here.
+    """The settings of ``args.json`` that matter here.
 
     ``input_style`` is upstream's: what the value encoder was trained on, ``binned`` (1 to ``n_bins`` - 1) or ``log1p``
     (log1p of counts per ten thousand).
@@ -89,7 +89,7 @@ class Architecture:
             if args.get(key, values[0]) not in values:
                 known = " and ".join(map(repr, values))
                 raise InputError(f"{source}: {key} is {args[key]!r}; only {known} {_are(values)} supported")
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for field, (key, kind, default, (lowest, limit)) in FIELDS.items():
             value = args.get(key, default)
             if value is None:
@@ -104,10 +104,10 @@ class Architecture:
                     f"{source}: {key} is {value!r}; expected at least {lowest}"
                     + (f" and below {limit}" if limit < inf else "")
                 )
-            found[field] = kind(value)
-        if found["width"] % found["heads"]:
-            raise InputError(f"{source}: embsize {found['width']} is not divisible by nheads {found['heads']}")
-        return cls(**found)
+            fields[field] = kind(value)
+        if fields["width"] % fields["heads"]:
+            raise InputError(f"{source}: embsize {fields['width']} is not divisible by nheads {fields['heads']}")
+        return cls(**fields)
 
     def to_args(self) -> dict[str, Any]:
         """Return the settings under the keys of ``args.json``."""
@@ -231,7 +231,7 @@ class ScgptBackbone(TransformerModel, Backbone):  # type: ignore[misc]
             d_model=a.width,
             nhead=a.heads,
             d_hid=a.hidden,
-            nlayers=1,  # upstream's own layers are thrown away: one small layer is enough
+            nlayers=1,  # upstream's own layers are replaced: one is enough
             nlayers_cls=a.classifier_layers,
             n_cls=1,
             vocab=vocabulary,

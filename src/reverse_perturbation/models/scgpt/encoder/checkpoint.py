@@ -23,7 +23,7 @@ KNOWN = {"6cb5d451ab5c4b33eb673adbe4fddc61d2389df1b89b7651a9fe2e557572b922": "sc
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What of a file went into the model.
+    """Tensors of a file that were loaded.
 
     Attributes
     ----------
@@ -32,11 +32,11 @@ class LoadReport:
     loaded
         Number of tensors loaded.
     missing
-        Names the model has and the file lacks: only of parts that are not asked here.
+        Names the model has and the file lacks: only of parts that are not used here.
     unexpected
         Names the file has and the model lacks.
     sha256, folder_sha256
-        Of the weights' file, and of the whole folder, by which a trained model knows the one it belongs to.
+        Of the weights' file, and of the whole folder, which a fine-tuned model records.
     name
         Of the checkpoint, where the hash is known.
     """
@@ -50,7 +50,7 @@ class LoadReport:
     name: str | None
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Summarise in one line."""
         return (
             f"{self.name or 'a checkpoint of unknown origin'}, {self.layout} layout: {self.loaded} tensors loaded, "
             f"{len(self.missing)} missing, {len(self.unexpected)} not used"
@@ -88,7 +88,7 @@ def load_checkpoint(folder: str | Path) -> ScgptCheckpoint:
     Every tensor of the gene encoder, the value encoder and the transformer must be there, finite and of the
     right shape; decoders and the like may be absent or extra, nothing else may. A ``.pt`` file is read with
     ``weights_only=True`` and never otherwise, so a file cannot run code. A state dict inside another dict
-    (``{"model_state_dict": ...}``) is refused: which of several would be meant is not for a loader to guess.
+    (``{"model_state_dict": ...}``) is refused: a loader should not guess which of several is meant.
 
     Raises
     ------
@@ -100,15 +100,15 @@ def load_checkpoint(folder: str | Path) -> ScgptCheckpoint:
     vocabulary = read_vocabulary_file(folder, architecture.pad_token)
     state, layout = to_official(_tensors(path), path)
     model = ScgptBackbone(architecture, vocabulary)
-    own = model.state_dict()
-    _check(path, state, own)
-    used = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    expected = model.state_dict()
+    _check(path, state, expected)
+    used = {name: tensor for name, tensor in state.items() if name in expected and expected[name].shape == tensor.shape}
     model.load_state_dict(used, strict=False)
     digest = sha256(path)
     report = LoadReport(
         layout,
         len(used),
-        tuple(sorted(own.keys() - used.keys())),
+        tuple(sorted(expected.keys() - used.keys())),
         tuple(sorted(state.keys() - used.keys())),
         digest,
         sha256(folder),
@@ -130,7 +130,7 @@ def save_checkpoint(
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        found = (
+        state = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, weights_only=True, map_location="cpu")
@@ -140,29 +140,29 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path}: cannot be read as a plain state dict ({reason}); copy it again, or save model.state_dict() alone"
         ) from None
-    if not isinstance(found, dict) or not found or not all(_is_entry(*entry) for entry in found.items()):
+    if not isinstance(state, dict) or not state or not all(_is_entry(*entry) for entry in state.items()):
         raise InputError(
-            f"{path}: holds {type(found).__name__} that is not a state dict; save model.state_dict() alone"
+            f"{path}: holds {type(state).__name__} that is not a state dict; save model.state_dict() alone"
         )
-    return found
+    return state
 
 
 def _is_entry(name: object, tensor: object) -> bool:
     return isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
 
 
-def _check(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    required = sorted(name for name in own if REQUIRED.match(name))
+def _check(path: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    required = sorted(name for name in expected if REQUIRED.match(name))
     problems = [f"{name} is missing" for name in required if name not in state]
     for name in (name for name in required if name in state):
-        tensor, shape = state[name], tuple(own[name].shape)
+        tensor, shape = state[name], tuple(expected[name].shape)
         if tuple(tensor.shape) != shape:
             problems.append(f"{name} has shape {tuple(tensor.shape)}, not {shape}")
         if not tensor.is_floating_point():
             problems.append(f"{name} holds {tensor.dtype}, not floating point numbers")
         elif not torch.isfinite(tensor.float()).all():  # as it is loaded: a double can be too large for float32
             problems.append(f"{name} is not finite")
-    stray = sorted(name for name in state if name not in own and not OPTIONAL.match(name))
+    stray = sorted(name for name in state if name not in expected and not OPTIONAL.match(name))
     problems += [f"{name} has no place in a model of args.json" for name in stray]
     if problems:
         more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""

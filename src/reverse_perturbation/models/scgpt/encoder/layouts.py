@@ -1,4 +1,4 @@
-"""The names under which people keep scGPT's weights, and the way from each to the official ones."""
+"""Layouts of published scGPT weights, and their translation to the official names."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from reverse_perturbation.errors import InputError
 
 Layout = Literal["official", "pytorch_attention", "flash_impl", "nano", "rehost"]
 
-# What must be there whole, and what may be absent or extra: it reads the embeddings and does not change them.
+# Tensors that must all be present, and those that may be absent or extra because they do not change the states.
 REQUIRED = re.compile(r"^(encoder|value_encoder|transformer_encoder)\.")
 OPTIONAL = re.compile(r"^(decoder|mvc_decoder|cls_decoder|flag_encoder|pert_encoder|grad_reverse_discriminator|sim)\b")
 
@@ -34,7 +34,7 @@ RENAMES: dict[Layout, tuple[tuple[str, str], ...]] = {
 
 
 def detect(names: Collection[str]) -> Layout:
-    """Tell the layout from the names, ``module.`` already taken off."""
+    """Recognise the layout by the names, without ``module.``."""
     if any(name.startswith(("gene_encoder.", "transformer.layers.")) for name in names):
         return "rehost"
     if any("self_attn._impl." in name for name in names):

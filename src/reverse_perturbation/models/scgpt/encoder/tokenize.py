@@ -1,6 +1,6 @@
-"""Cells as scGPT reads them: for each expressed gene a token and a value.
+"""Cells as input of scGPT: a token and a value for each expressed gene.
 
-What a cell's tokens are depends on the cell alone: there is no random sampling of genes and there are no random
+A cell's tokens depend on the cell alone: no random sampling of genes, and no random
 ties, unless ``binned_random`` asks for upstream's, and then the draw is seeded by the cell's id.
 """
 
@@ -21,7 +21,7 @@ from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture
 
 QUANTILES = (0.001, 0.999)
-TABLE = 1 << 19  # entries of the table by which counts are sorted: so many cells are binned at a time as fit
+TABLE = 1 << 19  # entries of the table by which counts are sorted: as many cells are binned at once as fit
 
 
 def gene_token_ids(screen: MaskedScreen, vocabulary: Mapping[str, int]) -> np.ndarray:
@@ -136,7 +136,7 @@ def tokenize(
     counts
         CSR [n_cells, n_genes], masked.
     totals
-        [n_cells], library sizes after the mask.
+        [n_cells], depths after the mask.
     token_ids
         int [n_genes], -1 for a gene without a token.
     cell_ids
@@ -214,10 +214,10 @@ def _bin_ranges(counts: sp.csr_matrix, totals: np.ndarray, n_bins: int) -> tuple
     width = int(counts.data.max(initial=0)) + 1
     codes = np.repeat(np.arange(len(lengths)) * width, lengths) + counts.data.astype(np.int64)
     table = np.bincount(codes, minlength=len(lengths) * width)
-    found = np.flatnonzero(table > 0)  # of booleans, which numpy searches several times faster than numbers
-    size = table[found]
-    table[found] = np.arange(len(found))
-    cell, count = np.divmod(found, width)
+    occurring = np.flatnonzero(table > 0)  # of booleans, which numpy searches several times faster than numbers
+    size = table[occurring]
+    table[occurring] = np.arange(len(occurring))
+    cell, count = np.divmod(occurring, width)
     first_run = np.searchsorted(cell, np.arange(len(lengths) + 1))
     runs = sp.csr_matrix((count.astype(np.float32), count, first_run), shape=(len(lengths), width))
     below, reached = _edges(np.repeat(log1p_cp10k(runs, totals).data, size), lengths[lengths > 0], n_bins)
@@ -246,7 +246,7 @@ def _edges(ordered: np.ndarray, lengths: np.ndarray, n_bins: int) -> tuple[np.nd
 
 
 def _draws(cell_ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return random numbers from 0 to below 1, so many for each cell, end to end, seeded by its id.
+    """Return random numbers from 0 to below 1, ``lengths`` of them for each cell, end to end, seeded by its id.
 
     SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): one of numpy's generators for each cell takes longer to set up than
     the bins take.

@@ -40,17 +40,18 @@ def read_vocabulary_file(folder: str | Path, pad_token: str = "<pad>") -> dict[s
     """
     weights_file(folder)  # a folder that lacks any of its files is refused before there is work to lose
     path = Path(folder) / "vocab.json"
-    found = read_json_of(path)
-    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
+    vocabulary = read_json_of(path)
+    if not isinstance(vocabulary, dict) or not all(type(value) is int for value in vocabulary.values()):
         raise InputError(f"{path}: expected an object of token -> id; copy it again")
     for token in (pad_token, "<cls>"):
-        if token not in found:
+        if token not in vocabulary:
             raise InputError(
                 f"{path}: the special token {token!r} is missing; take vocab.json from the checkpoint's source"
             )
-    if set(found.values()) != set(range(len(found))):
-        raise InputError(f"{path}: the {len(found):,} ids are not 0 to {len(found) - 1:,}, each once; copy it again")
-    return found
+    if set(vocabulary.values()) != set(range(len(vocabulary))):
+        last = len(vocabulary) - 1
+        raise InputError(f"{path}: the {len(vocabulary):,} ids are not 0 to {last:,}, each once; copy it again")
+    return vocabulary
 
 
 def weights_file(folder: str | Path) -> Path:
