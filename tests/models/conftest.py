@@ -1,4 +1,4 @@
-"""A small checkpoint and small training data that can be learned."""
+"""A small checkpoint, small training data that can be learned, and a small screen."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from reverse_perturbation.config import Finetune, Loss, load_params
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.train import TrainingData
@@ -76,6 +77,27 @@ def tokens() -> Tokens:
 def data(tokens) -> TrainingData:
     """The first 60 cells to learn from, the next 30 to choose by."""
     return TrainingData(CELL_IDS, tokens, np.arange(240) % 3, CONDITIONS, np.arange(60), np.arange(60, 90))
+
+
+@pytest.fixture(scope="session")
+def screen() -> MaskedScreen:
+    """120 cells of three conditions, each of which raises two genes; 72 reference, 24 validation, 24 query cells."""
+    rng = np.random.default_rng(1)
+    condition = np.arange(120) % 3
+    mean = np.full((120, GENES), 1.0)
+    for raised in (2 * condition, 2 * condition + 1):
+        mean[np.arange(120), raised] = 4.0
+    counts = sp.csr_matrix(rng.poisson(mean).astype(np.float32))
+    genes = np.array([f"G{i}" for i in range(GENES)], dtype=object)
+    return MaskedScreen(
+        cell_ids=CELL_IDS[:120],
+        conditions=np.array(CONDITIONS, dtype=object)[condition],
+        parts=np.repeat(np.array(["reference", "validation", "query"], dtype=object), [72, 24, 24]),
+        counts=counts,
+        totals=np.asarray(counts.sum(axis=1)).ravel() + rng.integers(500, 2000, 120).astype(np.float32),
+        genes=genes,
+        tokens=genes,
+    )
 
 
 def build(checkpoint: Path, config: Finetune, seed: int = 1) -> EncoderClassifier:

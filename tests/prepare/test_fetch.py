@@ -131,7 +131,7 @@ def test_a_cut_connection_is_resumed_where_it_stopped(tmp_path, serve, devel):
 def test_a_later_call_goes_on_with_what_an_earlier_one_left(tmp_path, serve, devel):
     server = serve(devel)
     server.cuts = fetch.TRIES
-    with pytest.raises(InputError, match=r"not to be had in 5 tries.*put it at .*perturbench_devel\.h5ad$"):
+    with pytest.raises(InputError, match=r"download failed after 5 attempts.*put it at .*perturbench_devel\.h5ad$"):
         fetch.fetch(NAME, tmp_path)
     left = (tmp_path / "perturbench_devel.h5ad.part").stat().st_size
     assert 0 < left < len(devel)
@@ -168,7 +168,7 @@ def test_a_wrong_hash_is_told_and_nothing_is_left(tmp_path, serve, devel):
 def test_a_server_that_refuses_is_told(tmp_path, serve, devel, status):
     """202 is what a challenge for browsers comes with."""
     serve(devel).status = status
-    with pytest.raises(InputError, match=f"not to be had in 5 tries .*{status}"):
+    with pytest.raises(InputError, match=f"download failed after 5 attempts .*{status}"):
         fetch.fetch(NAME, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -179,7 +179,7 @@ def test_without_a_network_the_command_ends_with_one_line(tmp_path, serve, devel
     server.http.server_close()
     with pytest.raises(SystemExit) as stopped:
         fetch.main([NAME, "--folder", str(tmp_path)])
-    assert re.match(r"error: http://127\.0\.0\.1:\d+/file: not to be had in 5 tries", str(stopped.value))
+    assert re.match(r"error: http://127\.0\.0\.1:\d+/file: download failed after 5 attempts", str(stopped.value))
     assert "\n" not in str(stopped.value)
 
 

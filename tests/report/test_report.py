@@ -209,7 +209,7 @@ def test_probes_are_told_and_a_leak_cannot_be_overlooked(simulated):
         in section
     )
     assert "| all_targets | gem group | - | - | - | - | - | absent from the data |" in section
-    assert "the target genes tell nothing" in section
+    assert "the target genes reveal nothing" in section
     assert "**Leak: all_targets: zeros above chance.**" in probe_section(probes(["all_targets: zeros"]))
 
 

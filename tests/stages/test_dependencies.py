@@ -13,7 +13,7 @@ from dvc.repo import Repo
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "reverse_perturbation"
 # What these do shows in params (tracked by themselves), or cannot change a result.
-PLUMBING = {"config", "errors", "storage", "models/device", "stages/arguments"}
+PLUMBING = {"config", "sections", "errors", "storage", "models/device", "stages/arguments"}
 FITS = ("baseline", "pretrain", "finetune", "fuse", "embed")
 # Modules that a stage finds by a name in params.yaml.
 BY_NAME = {
@@ -28,6 +28,7 @@ BY_NAME = {
 ROOMS = [
     "errors",
     "conditions",
+    "sections",
     "config",
     "storage",
     "runs",

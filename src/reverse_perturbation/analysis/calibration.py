@@ -8,11 +8,11 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from reverse_perturbation.config import Analysis
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.metrics.confidence import aurc, certainty, confidence_auc, margin, roc_auc
 from reverse_perturbation.metrics.rank import truth_index
 from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.sections import Analysis
 
 LOG_TEMPERATURES = (
     np.log(1e-4),

@@ -11,12 +11,12 @@ import scipy.sparse as sp
 from scipy.special import logsumexp
 
 from reverse_perturbation.conditions import canonical, genes_of
-from reverse_perturbation.config import Mask
 from reverse_perturbation.data.screen.mask import target_columns
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.prepare.simulate import GenerativeModel, Truth
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores, average
+from reverse_perturbation.sections import Mask
 
 NODES = 16  # of the integral over a cell's share of its effect; with 64 no prediction differs on the default screen
 

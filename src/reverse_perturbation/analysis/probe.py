@@ -11,10 +11,10 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from reverse_perturbation.config import Mask
 from reverse_perturbation.data.screen.mask import MaskedCounts, apply_mask, target_columns
 from reverse_perturbation.metrics.registry import per_query, shown_in
 from reverse_perturbation.models.linear.logreg import LogisticRegression
+from reverse_perturbation.sections import Mask
 
 METRICS = shown_in("brief")
 # Under these masks these probes must find nothing: the columns they see are empty.

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from reverse_perturbation.comparison.significance import over_seeds, paired_bootstrap, paired_bootstrap_with_seeds
-from reverse_perturbation.config import Compare, Targets
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.runs import REFERENCE_BASELINE, Run, gap_prefix
+from reverse_perturbation.sections import Compare, Targets
 from reverse_perturbation.storage import read_json
 
 # Provenance that must agree between the metrics files of compared models.

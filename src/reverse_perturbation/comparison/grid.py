@@ -8,13 +8,13 @@ import pandas as pd
 
 from reverse_perturbation.comparison.significance import paired_bootstrap
 from reverse_perturbation.conditions import LABEL_SPACES, LabelSpace, in_space
-from reverse_perturbation.config import Embedding, LibraryKind, LibraryQuery, Similarity
 from reverse_perturbation.metrics.ranking import Ranking
 from reverse_perturbation.metrics.registry import REGISTRY, shown_in
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, average
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.retrieval.transform import Transform
+from reverse_perturbation.sections import Embedding, LibraryKind, LibraryQuery, Similarity
 
 EMBEDDINGS: tuple[Embedding, ...] = ("plain", "centred", "whitened")
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "euclidean")

@@ -3,7 +3,7 @@
 import torch
 from accelerate import Accelerator
 
-from reverse_perturbation.config import Precision
+from reverse_perturbation.sections import Precision
 
 
 def compute_device() -> torch.device:

@@ -10,12 +10,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from reverse_perturbation.config import Finetune, Fusion
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.interface import Backbone, Checkpoint
 from reverse_perturbation.models.encoder.tokens import Batch, Tokens
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier, load_classifier
 from reverse_perturbation.models.finetune.network.heads import CellOutput
+from reverse_perturbation.sections import Finetune, Fusion
 from reverse_perturbation.storage import load_weights
 
 

@@ -10,8 +10,8 @@ from anndata import AnnData
 from scipy.special import ndtri
 
 from reverse_perturbation.conditions import CONTROL, canonical, genes_of
-from reverse_perturbation.config import Simulated
 from reverse_perturbation.prepare.simulate_plan import name_genes, plan_cells
+from reverse_perturbation.sections import Simulated
 
 BLOCK = 256  # cells drawn at once: a dense block of 5,045 genes takes 5 MB
 

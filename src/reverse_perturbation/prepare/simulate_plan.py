@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from reverse_perturbation.conditions import CONTROL, canonical, genes_of
-from reverse_perturbation.config import Simulated
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.sections import Simulated
 
 MIN_CELLS = 50  # conditions with fewer are not counted among data.simulated.n_conditions: the split drops them
 FLOOR = 60  # cells a condition keeps when the screen is scaled down, so that the split's default of 50 keeps it

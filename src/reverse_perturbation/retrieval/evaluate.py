@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from reverse_perturbation.conditions import LabelSpace, in_space
-from reverse_perturbation.config import Library, Params, Query, QueryKind, Ranking
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.contract import read_obs
 from reverse_perturbation.data.screen.masked_screen import read_split
 from reverse_perturbation.errors import InputError
@@ -17,6 +17,7 @@ from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.retrieval.query import pseudobulk
 from reverse_perturbation.retrieval.transform import Transform
+from reverse_perturbation.sections import Library, Query, QueryKind, Ranking
 from reverse_perturbation.storage import write_atomically
 
 

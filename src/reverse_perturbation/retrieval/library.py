@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from reverse_perturbation.config import Library
+from reverse_perturbation.sections import Library
 
 BLOCK = 512  # queries at once: with 67,152 vectors 138 MB of nearness, and as much again to find the k nearest
 

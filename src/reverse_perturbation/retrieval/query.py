@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reverse_perturbation.config import Query
+from reverse_perturbation.sections import Query
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reverse_perturbation.config import Embedding
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.sections import Embedding
 
 FLOOR = 1e-6  # directions with less than this share of the largest variance are float32 noise and left out
 

@@ -13,7 +13,7 @@ from reverse_perturbation.analysis import calibration, ceilings, cells_per_query
 from reverse_perturbation.analysis.agreement import agreement
 from reverse_perturbation.analysis.oracle import Oracle
 from reverse_perturbation.conditions import genes_of
-from reverse_perturbation.config import FITS, Analysis, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen, load_masked_screen
 from reverse_perturbation.metrics import registry
@@ -23,6 +23,7 @@ from reverse_perturbation.prepare.simulate import Truth
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.runs import all_runs
+from reverse_perturbation.sections import FITS, Analysis
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
 from reverse_perturbation.storage import write_json, write_text
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reverse_perturbation.config import FITS, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.masked_screen import fingerprint, load_masked_screen, separate_controls
 from reverse_perturbation.models.ranker import load_baseline
+from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
 from reverse_perturbation.storage import write_text
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from reverse_perturbation.config import FITS, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.masked_screen import fingerprint, load_masked_screen, separate_controls
 from reverse_perturbation.models.device import make_accelerator
 from reverse_perturbation.models.embed import embed_cells
@@ -14,6 +14,7 @@ from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.inference.cache import cached
 from reverse_perturbation.models.finetune.network.classifier import load_classifier
 from reverse_perturbation.models.fusion import TokensAndExpression, load_fusion
+from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
 
 

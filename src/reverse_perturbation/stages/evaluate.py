@@ -7,11 +7,12 @@ from pathlib import Path
 
 import reverse_perturbation.metrics
 import reverse_perturbation.retrieval
-from reverse_perturbation.config import FITS, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.runs import Run
+from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import read_json, sha256, source_sha256, write_json
 

@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from reverse_perturbation.config import Fit, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.masked_screen import load_masked_screen
 from reverse_perturbation.models.device import make_accelerator
 from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier, save_classifier
 from reverse_perturbation.models.finetune.training.fit_twice import fit_twice
 from reverse_perturbation.models.finetune.training.resume import resume_folder
+from reverse_perturbation.sections import Fit
 from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, run, training_settings
 
 

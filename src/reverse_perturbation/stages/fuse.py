@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from reverse_perturbation.config import FITS, Fit, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen, load_masked_screen
 from reverse_perturbation.models.device import make_accelerator
 from reverse_perturbation.models.encoder import load_checkpoint
@@ -16,6 +16,7 @@ from reverse_perturbation.models.finetune.network.classifier import save_classif
 from reverse_perturbation.models.finetune.training.fit_twice import fit_twice
 from reverse_perturbation.models.finetune.training.resume import resume_folder
 from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression
+from reverse_perturbation.sections import FITS, Fit
 from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, run, training_settings
 
 

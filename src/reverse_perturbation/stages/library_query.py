@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from reverse_perturbation.comparison.grid import grid, table
-from reverse_perturbation.config import FITS, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.report.library_query import library_query as write_report
 from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.runs import Run, all_runs
+from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_text
 

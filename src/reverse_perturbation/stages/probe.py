@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import get_args
 
 from reverse_perturbation.analysis.probe import leaks, probe_mask
-from reverse_perturbation.config import Mask, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.contract import read_cells
 from reverse_perturbation.data.screen.masked_screen import read_split
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.sections import Mask
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import sha256, write_json
 

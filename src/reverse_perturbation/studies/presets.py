@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
@@ -166,26 +166,28 @@ def resolve(preset: Preset, path: str | Path = "params.yaml") -> dict[str, Row]:
     rows = {}
     for name, differences in preset.rows.items():
         where = f"{preset.file}: row {name}"
-        settings = {**preset.settings, **preset.overrides, **differences}
-        content = deepcopy(defaults)
-        for key, value in settings.items():
-            _set(content, key, value, where)
-        _validate(content, where)
-        experiment = f"{preset.name}-{name}".replace("_", "-")
-        rows[name] = Row(experiment, settings, content, preset.targets)
+        row = Row(f"{preset.name}-{name}".replace("_", "-"), {}, defaults, preset.targets)
+        rows[name] = with_settings(row, {**preset.settings, **preset.overrides, **differences}, where)
+        _validate(rows[name].content, where)
     if len({row.experiment for row in rows.values()}) < len(rows):
         raise InputError(f"{preset.file}: rows: two names differ in - and _ only, which experiments do not keep apart")
     return rows
+
+
+def with_settings(row: Row, settings: Mapping[str, Any], where: str = "") -> Row:
+    """Return a row with other settings, put into its content."""
+    content = deepcopy(dict(row.content))
+    for key, value in settings.items():
+        _set(content, key, value, where)
+    return replace(row, settings=settings, content=content)
 
 
 def preset_sha256(rows: Mapping[str, Row]) -> str:
     """Return the hash of all parameters of all rows; folders of input files do not count."""
     contents = {}
     for name, row in rows.items():
-        contents[name] = deepcopy(dict(row.content))
-        for key in PATHS:
-            if value := get(row.content, key):
-                _set(contents[name], key, Path(value).name, name)
+        files = {key: Path(value).name for key in PATHS if (value := get(row.content, key))}
+        contents[name] = with_settings(row, files).content
     return sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 

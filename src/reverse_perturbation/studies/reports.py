@@ -33,8 +33,8 @@ from reverse_perturbation.studies.presets import (
 FOLDER = Path("results/reports")
 PACKAGE = "src/reverse_perturbation"
 PRESENTATION = ("report/", "studies/", "cli.py", "__main__.py")  # code that decides no result
-DIGITS = 6
-WIDTH = 120
+DIGITS = 6  # of a float in the JSON
+WIDTH = 120  # of an object in the JSON that stands on one line
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def rounded(value: Any) -> Any:
 def compact(value: Any, indent: int = 0) -> str:
     """Lay out JSON with each object on one line where it fits."""
     line = json.dumps(value, allow_nan=False)
-    if not isinstance(value, Mapping) or indent + len(line) <= WIDTH - 40:
+    if not isinstance(value, Mapping) or len(line) <= WIDTH:
         return line
     inner = " " * (indent + 2)
     members = ",\n".join(f"{inner}{json.dumps(key)}: {compact(of_key, indent + 2)}" for key, of_key in value.items())

@@ -1,63 +1,240 @@
-"""Run the pipeline as a DVC experiment in a folder of its own, and read what it made."""
+"""Make the rows of a preset as DVC experiments in folders of their own, then write its report.
 
+The working tree and its results stay as they are. A row that was made from this commit with the same settings is left
+as it is, so an interrupted call is resumed by repeating it.
+"""
+
+import argparse
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from dvc.api import DVCFileSystem
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
+from dvc.stage import Stage
+from ruamel.yaml import YAML
 
-# What DVC says when it runs a stage, and when that has ended well.
-STARTS = re.compile(r"Running stage '([^']+)'")
-ENDS = re.compile(r"(Updating|Generating) lock file")
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.storage import read_json
+from reverse_perturbation.studies import presets, reports
+from reverse_perturbation.studies.presets import Preset, Row
+from reverse_perturbation.studies.reports import MadeRow, git
+
+POLL = 5.0  # seconds between two looks at DVC's queue
+IDLE_LOOKS = 3  # a row on its way from the queue to a worker is in neither for a moment
+ALONE_LOOKS = 12  # rows that wait with no worker alive are not made
+DVC_TEMPORARY = Path(".dvc/tmp/exps")
 
 
-def run_experiment(name: str, settings: Mapping[str, str], *targets: str) -> tuple[DVCFileSystem, dict[str, float]]:
-    """Run ``dvc exp run --temp``: the working tree and its results stay as they are.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 when every row asked for is made, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="reverse-perturbation experiments", description=__doc__)
+    parser.add_argument("preset", nargs="?", help="file of experiments/ without its ending; none: list them")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to make, * and ? allowed; none: all")
+    parser.add_argument("-S", action="append", default=[], metavar="KEY=VALUE", dest="set", help="setting of every row")
+    parser.add_argument("-j", type=int, default=0, metavar="N", dest="workers", help="N rows at a time, by DVC's queue")
+    parser.add_argument("--force", action="store_true", help="make rows again; stages still come from DVC's run-cache")
+    parser.add_argument("--report", action="store_true", help="only write the report, from rows made before")
+    args = parser.parse_args(argv)
+    if args.preset is None:
+        _list()
+        return 0
+    preset = presets.load_preset(args.preset, presets.parse_overrides(args.set))
+    names = presets.select(preset.rows, args.rows, preset.file)
+    rows = {name: locate(row) for name, row in presets.resolve(preset).items()}
+    if dirty := uncommitted():
+        raise InputError(f"uncommitted changes in {dirty}: commit them first, so that results belong to a commit")
+    failed = {} if args.report else make([rows[name] for name in names], args.workers, args.force)
+    for experiment, reason in failed.items():
+        print(f"experiments: failed: {experiment}: {reason}", file=sys.stderr)
+    written = preset.report is None or write_report(preset, rows)
+    return 1 if failed or (args.report and not written) else 0
 
-    An experiment of this name from an earlier commit gives way; its stages still come from the run-cache.
 
-    Parameters
-    ----------
-    name
-        Of the experiment.
-    settings
-        What is given to ``-S``, by key of params.yaml.
-    targets
-        Stages to run with what they need; none: all.
+def _list() -> None:
+    for name in presets.preset_names():
+        preset = presets.load_preset(name)
+        print(f"{name}: {len(preset.rows)} row{'s' * (len(preset.rows) != 1)}. {preset.description}")
 
-    Returns
-    -------
-    files, seconds
-        The experiment's files, and the wall-clock seconds of each stage that ran, none for one from the run-cache.
+
+def locate(row: Row) -> Row:
+    """Make paths absolute that git does not track: an experiment in a folder of its own would not find them.
 
     Raises
     ------
-    subprocess.CalledProcessError
-        If it fails; it has said why.
+    InputError
+        If one does not exist.
     """
-    subprocess.run(["dvc", "exp", "remove", "-q", name], check=False, capture_output=True)
-    command = ["dvc", "exp", "run", "--temp", "-n", name]
-    for key, value in settings.items():
-        command += ["-S", f"{key}={value}"]
-    seconds: dict[str, float] = {}
-    stage, since = None, 0.0
-    with subprocess.Popen([*command, *targets], stdout=subprocess.PIPE, text=True) as running:
+    settings = dict(row.settings)
+    for key in presets.PATHS:
+        value = presets.get(row.content, key)
+        if value is None:
+            continue
+        if not Path(value).exists():
+            raise InputError(f"{key}: {value}: no such file; fetch it (data/raw/README.md) or set -S {key}=PATH")
+        if not git("ls-files", "--", value):
+            settings[key] = str(Path(value).absolute())
+    return presets.with_settings(row, settings)
+
+
+def uncommitted() -> str:
+    """Return the tracked files that have changed, reports of presets aside; empty if there are none."""
+    written = [f":!{reports.FOLDER / name}{end}" for name in presets.preset_names() for end in (".md", ".json", "/")]
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written).splitlines()
+    files = [line.split(maxsplit=1)[1] for line in changed]
+    return ", ".join(files[:3]) + f" and {len(files) - 3} more" * (len(files) > 3)
+
+
+def make(rows: Sequence[Row], workers: int = 0, force: bool = False) -> dict[str, str]:
+    """Make rows, one after the other or through DVC's queue.
+
+    Parameters
+    ----------
+    rows
+        To be made.
+    workers
+        Of the queue; 0: no queue.
+    force
+        Make also those that were made before.
+
+    Returns
+    -------
+    dict
+        Experiment of each row that failed -> why, as far as it is known.
+    """
+    said: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        start = f"experiments: {number}/{len(rows)} {row.experiment}"
+        if not force and commit_of(row):
+            print(f"{start}: made before", flush=True)
+            continue
+        print(start, flush=True)
+        clear(row.experiment)
+        settings = [f"{key}={json.dumps(value)}" for key, value in row.settings.items()]
+        command = ["dvc", "exp", "run", "--queue" if workers else "--temp", "-n", row.experiment]
+        said[row.experiment] = _run([*command, *(word for s in settings for word in ("-S", s)), *row.targets])
+    if workers and said:
+        _run(["dvc", "queue", "start", "-j", str(workers)])
+        _wait(said)
+    failed = [row.experiment for row in rows if row.experiment in said and not commit_of(row)]
+    return {name: _reason(_log(name) if workers else said[name]) for name in failed}
+
+
+def commit_of(row: Row) -> str | None:
+    """Return the commit of a row's experiment, None unless it was made from HEAD with these settings to its targets."""
+    head = git("rev-parse", "HEAD")
+    ref = f"refs/exps/{head[:2]}/{head[2:]}/{row.experiment}"
+    commit = git("for-each-ref", "--format=%(objectname)", ref)
+    if not commit or YAML(typ="safe", pure=True).load(git("show", f"{commit}:params.yaml")) != row.content:
+        return None
+    with Repo(rev=commit) as repo:
+        stages = {stage for t in row.targets or [None] for stage in repo.stage.collect(t, with_deps=True)}
+        return commit if all(_is_done(stage, repo) for stage in stages) else None
+
+
+def _is_done(stage: Stage, repo: Repo) -> bool:
+    """Whether dvc.lock of a revision records a stage with the parameters, code and inputs of that revision."""
+    for dependency in stage.deps:
+        if isinstance(dependency, ParamsDependency):
+            if dependency.status():
+                return False
+            continue
+        if dependency.is_in_repo:
+            dependency.fs = repo.dvcfs  # git's files and DVC's, as the revision has them
+        if dependency.changed_checksum():
+            return False
+    return not stage.cmd_changed and all(out.hash_info for out in stage.outs)
+
+
+def clear(experiment: str) -> None:
+    """Remove experiments of a name: made from any commit, waiting in the queue, or left behind by a killed process.
+
+    Raises
+    ------
+    InputError
+        If a process is making it.
+    """
+    for file in DVC_TEMPORARY.glob("run/*/*.run"):
+        about = read_json(file)
+        folder = Path(about["root_dir"])
+        if about["name"] != experiment or DVC_TEMPORARY.absolute() not in folder.parents or not folder.exists():
+            continue
+        if (process := _running(folder)) is not None:
+            raise InputError(f"{experiment}: process {process} is making it; wait, or end it and delete {folder}")
+        shutil.rmtree(folder)
+        shutil.rmtree(file.parent)
+    for ref in git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{experiment}").splitlines():
+        git("update-ref", "-d", ref)
+    subprocess.run(["dvc", "exp", "remove", "-q", experiment], check=False, capture_output=True)  # from the queue
+
+
+def _running(folder: Path) -> int | None:
+    """Return the process that runs DVC in a folder."""
+    try:
+        process = int((folder / ".dvc/tmp/lock").read_text())
+        os.kill(process, 0)
+    except (OSError, ValueError):
+        return None
+    return process
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run a command and return its output, which also passes through."""
+    lines = []
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as running:
         assert running.stdout is not None
         for line in running.stdout:
             sys.stdout.write(line)
             sys.stdout.flush()
-            if started := STARTS.match(line):
-                stage, since = started[1], time.monotonic()
-            elif stage and ENDS.match(line):
-                seconds[stage], stage = time.monotonic() - since, None
-    if running.returncode:
-        raise subprocess.CalledProcessError(running.returncode, running.args)
-    return DVCFileSystem(rev=name), seconds
+            lines.append(line)
+    return "".join(lines)
 
 
-def uncommitted() -> str:
-    """Return what git says of changed files, empty where there are none: a report has to belong to a commit."""
-    command = ["git", "status", "--porcelain", "--untracked-files=no"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def _wait(experiments: Mapping[str, Any]) -> None:
+    """Wait until none of the experiments is queued or running, or no worker is left to run them."""
+    waiting = re.compile(rf"\b({'|'.join(map(re.escape, experiments))})\s.*\b(Queued|Running)\s*$", flags=re.M)
+    idle = alone = 0
+    while idle < IDLE_LOOKS and alone < ALONE_LOOKS:
+        time.sleep(POLL)
+        status = subprocess.run(["dvc", "queue", "status"], capture_output=True, text=True, check=False).stdout
+        idle = 0 if waiting.search(status) else idle + 1
+        alone = alone + 1 if "0 active, 0 idle" in status else 0
+
+
+def _log(experiment: str) -> str:
+    done = subprocess.run(["dvc", "queue", "logs", experiment], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def _reason(output: str) -> str:
+    """Return the line that says why a run failed: the stage's own, else DVC's."""
+    for start in ("error: ", "ERROR: "):
+        if lines := [line for line in output.splitlines() if line.startswith(start)]:
+            return lines[-1].removeprefix(start)
+    return "no reason given"
+
+
+def write_report(preset: Preset, rows: Mapping[str, Row]) -> bool:
+    """Write a preset's report if all of its rows are made; say so, or which are not."""
+    assert preset.report is not None
+    commits = {name: commit_of(row) for name, row in rows.items()}
+    if missing := [name for name, commit in commits.items() if commit is None]:
+        print(f"experiments: no report before all rows of {preset.name} are made: {', '.join(missing)} to do")
+        return False
+    made = {name: MadeRow(row.params, DVCFileSystem(rev=commits[name])) for name, row in rows.items()}
+    about = reports.provenance(preset, rows)
+    import_module(f"reverse_perturbation.studies.{preset.report}").write(preset, made, about)
+    print(f"experiments: {reports.FOLDER / preset.name}.md and .json")
+    return True

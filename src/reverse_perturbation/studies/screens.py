@@ -1,260 +1,231 @@
-"""The result on real cells: run the whole experiment under each mask and over split seeds; one report of all of it.
+"""The report on real cells: several masks and split seeds of one screen.
 
-Beside it, in a folder of its name, stand the pages and pictures of the headline experiment.
-
-Each run is a DVC experiment in a folder of its own (``dvc exp run --temp``), so the working tree and its results on
-simulated cells stay as they are, and a run whose result is in DVC's cache is not computed again.
+The first row of the preset is the headline; beside the report, a folder of its name holds the headline's pages and
+pictures. Rows of its mask and its split seed are compared; rows that share neither only have their own table.
 """
 
-import argparse
-import json
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from dvc.api import DVCFileSystem
 
-from reverse_perturbation.comparison.compare import TESTED, TRAINED
 from reverse_perturbation.comparison.significance import paired_bootstrap
-from reverse_perturbation.comparison.verdict import MEANING
-from reverse_perturbation.config import Mask
-from reverse_perturbation.metrics import registry
-from reverse_perturbation.report.probe import probes_section
-from reverse_perturbation.report.report import WHAT_FUSION_IS, WHAT_THE_BASELINES_ARE
-from reverse_perturbation.report.tables import gaps_table, markdown, models_table, slice_of, targets_table
-from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.storage import sha256, write_atomically, write_json, write_text
-from reverse_perturbation.studies.runner import run_experiment, uncommitted
+from reverse_perturbation.comparison.verdict import missed_targets
+from reverse_perturbation.config import Compare
+from reverse_perturbation.metrics.registry import per_query, shown_in
+from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.probe import probe_section
+from reverse_perturbation.report.report import about_the_baselines, about_the_models
+from reverse_perturbation.report.tables import models_table, slice_of, targets_table
+from reverse_perturbation.runs import REFERENCE_BASELINE, Run, describe_baselines, gap_prefix, title, trained_runs
+from reverse_perturbation.storage import write_atomically
+from reverse_perturbation.studies.presets import Preset
+from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, made_by, save, summary
 
-BASELINES = ("logreg", "logreg_default", "logreg_depth", "pca")
-HEADLINE: Mask = "all_targets"
-MASKS: tuple[Mask, ...] = get_args(Mask)
-PAGES = ("report.md", "data_audit.md", "library_query.md", "library_query.csv")
+PAGES = ("report.md", "audit.md", "library_query.md", "library_query.csv")
 PICTURES = "plots/models"
-DRAWS = 2000  # of the bootstrap over all splits
-SPLIT_SEEDS = (42, 43, 44)
-TRAINING_SEEDS = range(5)
-# What differs from params.yaml, where time counts: chosen by 4-fold cross-validation inside the reference and
-# validation cells of split 42 (docs/protocol.md). With 15 expressed genes a cell, the genes readout overfits.
-SETTINGS = {
-    "finetune.readout": "[cls,mean]",
-    "finetune.epochs": "25",
-    "finetune.patience": "25",
-    "finetune.head_learning_rate": "0.001",
-    "finetune.head_dropout": "0.5",
-}
+TESTED = shown_in("tested")
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One run of the whole pipeline."""
+def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any], folder: Path = FOLDER) -> None:
+    """Write the report and the folder of the headline's pages.
 
-    mask: Mask
-    split_seed: int
-
-    def settings(self, data: Path) -> dict[str, str]:
-        """Return what is given to ``dvc exp run -S``."""
-        return {
-            "data.path": str(data),
-            "data.source": "h5ad",
-            "mask": self.mask,
-            "split.seed": str(self.split_seed),
-            "seeds": "[" + ",".join(map(str, TRAINING_SEEDS)) + "]",
-        } | SETTINGS
-
-    def runs(self) -> list[str]:
-        """Return the names of its metrics and score files: each model with its training seed or the split's."""
-        trained = [f"{model}-{seed}" for model in TRAINED for seed in TRAINING_SEEDS]
-        return trained + [f"{model}-{self.split_seed}" for model in BASELINES]
-
-
-EXPERIMENTS = [Experiment(HEADLINE, seed) for seed in SPLIT_SEEDS] + [
-    Experiment(mask, SPLIT_SEEDS[0]) for mask in MASKS if mask != HEADLINE
-]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiments and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="real cells, .h5ad (layout: src/.../data/contract.py)")
-    parser.add_argument("--report", default="results/reports/norman_subset", help="path without .md and .json")
-    args = parser.parse_args(argv)
-    data = Path(args.data).resolve()
-    if not data.is_file():
-        sys.exit(f"error: {args.data}: no such file; give the path of an .h5ad file with --data")
-    if dirty := uncommitted():
-        sys.exit(f"error: commit these changes first, so that the report belongs to a commit:\n{dirty}")
-    made = {experiment: _run(data, experiment) for experiment in EXPERIMENTS}
-    comparisons = {experiment: _metrics(files, "comparison") for experiment, files in made.items()}
-    runs = {e: {name: _metrics(files, name) for name in e.runs()} for e, files in made.items()}
-    gaps = [_query_gaps(made[e], e) for e in EXPERIMENTS if e.mask == HEADLINE]
-    headline, *others = EXPERIMENTS
-    write_json(
-        f"{args.report}.json",
-        comparisons[headline]
-        | {
-            "other_splits": {str(e.split_seed): comparisons[e] for e in others if e.mask == HEADLINE},
-            "other_masks": {e.mask: comparisons[e] for e in others if e.mask != HEADLINE},
-        },
-    )
-    _copy_pages(made[headline], Path(args.report))
-    probes = _metrics(made[headline], "probes")
-    write_text(f"{args.report}.md", _report(data, comparisons, runs, pooled_gaps(gaps), probes, Path(args.report).name))
-    print(f"real cells: {args.report}.md and .json, {args.report}/")
+    Parameters
+    ----------
+    preset
+        Its first row is the headline.
+    rows
+        What was made of it.
+    about
+        Provenance of the report.
+    folder
+        Where to write it.
+    """
+    headline, *_ = rows.values()
+    splits = [row for row in rows.values() if row.params.mask == headline.params.mask]
+    pooled = pooled_gaps([query_gaps(row) for row in splits], headline.params.compare)
+    report = {
+        "provenance": about,
+        "rows": {name: summary(row.comparison) for name, row in rows.items()},
+        "pooled": _by_model(pooled),
+    }
+    _copy_pages(headline, folder / preset.name)
+    parts = [
+        *_opening(preset, report, headline),
+        *_gaps(report, headline, splits, pooled),
+        *_pages(preset.name, headline),
+        *_every_model(rows),
+    ]
+    save(report, parts, folder)
 
 
-def _run(data: Path, experiment: Experiment) -> DVCFileSystem:
-    """Run one experiment and return its files."""
-    print(f"real cells: mask {experiment.mask}, split seed {experiment.split_seed}", flush=True)
-    name = f"{data.stem}-{experiment.mask}-{experiment.split_seed}".replace("_", "-")
-    return run_experiment(name, experiment.settings(data))[0]
+def main_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the table of gaps by mask, at the headline's split seed, from the report's JSON."""
+    headline, *_ = report["rows"].values()
+    return [
+        {"mask": row["mask"]} | gap
+        for name, row in report["rows"].items()
+        if row["split_seed"] == headline["split_seed"]
+        for gap in gaps_of(report, name)
+    ]
 
 
-def _metrics(files: DVCFileSystem, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(files.read_text(f"metrics/{name}.json"))
-    return content
-
-
-def _scores(files: DVCFileSystem, name: str) -> Scores:
-    with tempfile.TemporaryDirectory() as folder:
-        files.get_file(f"data/scores/{name}.npz", f"{folder}/scores.npz")
-        return Scores.load(f"{folder}/scores.npz")
-
-
-def _query_gaps(files: DVCFileSystem, experiment: Experiment) -> pd.DataFrame:
-    """One row a query cell and model: its condition, and how far each metric is above the tuned logreg's."""
-    found = {}
-    for name in experiment.runs():
-        scores = _scores(files, name)
-        found[name] = {m: registry.per_query(m, scores.scores, scores.labels, scores.conditions) for m in TESTED}
-    logreg = found[f"logreg-{experiment.split_seed}"]
+def query_gaps(row: MadeRow) -> pd.DataFrame:
+    """Return one row a query and model: ``cell``, ``condition``, ``model``, and each metric minus the tuned logreg's."""
+    logreg = _values(row, [Run(REFERENCE_BASELINE)])
+    scores = row.scores(Run(REFERENCE_BASELINE))
     return pd.concat(
-        pd.DataFrame({"cell": scores.queries, "condition": scores.labels}).assign(
-            model=model,
-            **{
-                m: np.mean([found[f"{model}-{seed}"][m] for seed in TRAINING_SEEDS], axis=0) - logreg[m] for m in TESTED
-            },
+        pd.DataFrame({"cell": scores.queries, "condition": scores.labels, "model": model}).assign(
+            **{metric: values[metric] - logreg[metric] for metric in TESTED}
         )
-        for model in TRAINED
+        for model, runs in trained_runs(row.params).items()
+        for values in [_values(row, runs)]
     )
 
 
-def pooled_gaps(gaps: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
+def _values(row: MadeRow, runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """Return the tested metrics of each query, averaged over training seeds."""
+    scores = [row.scores(run) for run in runs]
+    return {
+        metric: np.mean([per_query(metric, of.scores, of.labels, of.conditions) for of in scores], axis=0)
+        for metric in TESTED
+    }
+
+
+def pooled_gaps(gaps: Sequence[pd.DataFrame], config: Compare) -> list[dict[str, Any]]:
     """Pool the gaps to logreg over several splits of the same cells.
 
-    A cell that is a query in more than one split comes in once, with its mean: the cells are what is drawn again in the
-    paired bootstrap, stratified by condition.
+    A cell that is a query in more than one split enters once, with its mean: cells are what the paired bootstrap,
+    stratified by condition, resamples.
 
     Parameters
     ----------
     gaps
         For each split one row a query and model: ``cell``, ``condition``, ``model`` and the tested metrics.
+    config
+        Of the bootstrap.
 
     Returns
     -------
     list of dict
         For each model and metric: ``query cells``, ``gap`` and its 95 % interval.
     """
-    cells = pd.concat(gaps).groupby(["model", "cell", "condition"], sort=True)[list(TESTED)].mean().reset_index()
+    together = pd.concat(gaps)
     rows = []
-    for model, found in cells.groupby("model", sort=False):
+    for model in together["model"].unique():
+        of_model = together[together["model"] == model]
+        cells = of_model.groupby(["cell", "condition"])[list(TESTED)].mean().reset_index()
+        strata = cells["condition"].to_numpy()
         for metric in TESTED:
-            own, none = found[metric].to_numpy(), np.zeros(len(found))
-            gap = paired_bootstrap(own, none, found["condition"].to_numpy(), draws=DRAWS, seed=0)
-            row = {"model": model, "metric": metric, "query cells": len(found), "gap": gap.mean}
+            gap = paired_bootstrap(cells[metric].to_numpy(), np.zeros(len(cells)), strata, **config.model_dump())
+            row = {"model": model, "metric": metric, "query cells": len(cells), "gap": gap.mean}
             rows.append(row | {"95 % low": gap.low, "95 % high": gap.high})
     return rows
 
 
-def _copy_pages(files: DVCFileSystem, folder: Path) -> None:
-    """Put an experiment's pages and pictures into one folder, links to the pictures mended."""
+def _by_model(pooled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"query_cells": pooled[0]["query cells"]}
+    for row in pooled:
+        figures = {"gap": row["gap"], "low": row["95 % low"], "high": row["95 % high"]}
+        found.setdefault(row["model"], {})[row["metric"]] = figures
+    return found
+
+
+def _copy_pages(row: MadeRow, folder: Path) -> None:
+    """Put an experiment's pages and pictures into one folder, links to the pictures adapted."""
     with write_atomically(folder) as temporary:
         temporary.mkdir()
         for page in PAGES:
-            text = files.read_text(f"results/reports/{page}").replace(f"../../{PICTURES}/", "")
+            text = row.files.read_text(f"results/reports/{page}").replace(f"../../{PICTURES}/", "")
             (temporary / page).write_text(text, encoding="utf-8")
-        for path in files.glob(f"{PICTURES}/*.png"):
-            files.get_file(path, temporary / Path(path).name)
+        for path in row.files.glob(f"{PICTURES}/*.png"):
+            row.files.get_file(path, temporary / Path(path).name)
 
 
-def _report(
-    data: Path,
-    comparisons: Mapping[Experiment, Mapping[str, Any]],
-    runs: Mapping[Experiment, Mapping[str, Mapping[str, Any]]],
-    pooled: Sequence[Mapping[str, Any]],
-    probes: Mapping[str, Any],
-    folder: str,
-) -> str:
-    headline = comparisons[EXPERIMENTS[0]]
-    about = headline["provenance"]
-    missed = [name for name, target in headline["targets"].items() if not target["passed"]]
-    differing = ", ".join(f"`{key}={value}`" for key, value in SETTINGS.items())
-    splits = {e.split_seed: comparisons[e] for e in EXPERIMENTS if e.mask == HEADLINE}
-    masks = {e.mask: comparisons[e] for e in EXPERIMENTS if e.split_seed == SPLIT_SEEDS[0]}
-    parts = [
-        "# scGPT against logistic regression on real cells",
-        f"Real cells of Norman et al. 2019: `{data.name}`, sha256 `{sha256(data)[:16]}`. {slice_of(about)}, "
-        f"training seeds {', '.join(map(str, about['training_seeds']))}. Made by `make norman_subset`. Other than in "
-        f"params.yaml: {differing}, chosen by cross-validation inside the reference and validation cells.",
-        "No pretrained weights were used: scGPT is a small model of its architecture, pretrained on the reference and "
-        "control cells of this file alone. What it reaches says nothing about the official checkpoint.",
-        f"**The specification's targets under the headline mask, {HEADLINE}: "
-        + ("every one is met.**" if not missed else f"{len(missed)} of {len(MEANING)} are missed.**")
-        + " They were set for the full screen; this subset is harder, for logistic regression too.",
-        markdown(targets_table(headline["targets"], MEANING)),
-        "## The gap to the tuned logistic regression",
-        f"{WHAT_FUSION_IS} Both are means over their training seeds; the interval is a paired bootstrap over queries, "
-        "stratified by condition.",
-        markdown([{"mask": mask} | row for mask in MASKS for row in gaps_table(masks[mask])]),
-        f"## Over split seeds, mask {HEADLINE}",
-        "Means and standard deviations over the training seeds of each split; the gap is to `logreg`. "
-        f"{WHAT_THE_BASELINES_ARE} The last rows are means over the splits.",
-        markdown(_over_splits(splits)),
-        "The gap to `logreg` over all splits together. A cell that is a query in several comes in once, with its mean "
-        "over them, and cells are what is drawn again: a paired bootstrap, stratified by condition.",
-        markdown(pooled),
-        "## Training",
-        f"![Training curves]({folder}/training.png)\n\nFine-tuning under the headline mask, the selection fit of each "
-        f"model and seed; fusion's epoch 0 is logistic regression. All pages of this experiment: "
-        f"[report]({folder}/report.md) with ceilings, errors and confidence, [libraries and queries]({folder}/"
-        f"library_query.md), [data]({folder}/data_audit.md).",
-        probes_section(probes).rstrip(),
+def _opening(preset: Preset, report: Mapping[str, Any], headline: MadeRow) -> list[str]:
+    comparison, params = headline.comparison, headline.params
+    encoder = title(params.encoder)
+    missed = missed_targets(comparison)
+    verdict = f"{len(missed)} of {len(comparison['targets'])} are missed" if missed else "every one is met"
+    settings = {key: value for key, value in preset.settings.items() if not key.startswith("data.") and key != "seeds"}
+    return [
+        f"# {encoder} against logistic regression on real cells",
+        f"{slice_of(comparison['provenance'])}, training seeds {', '.join(map(str, params.seeds))}. "
+        f"{made_by(report, preset.overrides)}",
+        f"Settings other than in params.yaml ({preset.file}): "
+        + ", ".join(f"`{key}={value}`" for key, value in settings.items())
+        + "; chosen by cross-validation inside the reference and validation cells.",
+        ""
+        if params.model_dump()[params.encoder].get("checkpoint")
+        else f"No pretrained weights were used: {encoder} is a small model of its architecture, pretrained on the "
+        "reference and control cells of this file alone. Its results say nothing about the official checkpoint.",
+        f"**The specification's targets under the headline mask, {params.mask}: {verdict}.** They were set for the "
+        "full Norman screen; a subset of it is harder, also for logistic regression.",
+        markdown(targets_table(comparison)),
     ]
-    for experiment, found in runs.items():
-        parts += [
-            f"## Mask {experiment.mask}, split seed {experiment.split_seed}: every model and seed",
-            markdown(models_table(found)),
-        ]
-    return "\n\n".join(parts) + "\n"
 
 
-def _over_splits(comparisons: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _gaps(
+    report: Mapping[str, Any], headline: MadeRow, splits: Sequence[MadeRow], pooled: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    return [
+        "## The gap to the tuned logistic regression",
+        f"{about_the_models(headline.params.models)} Means over the training seeds; the interval is a paired bootstrap "
+        "over queries, stratified by condition.",
+        markdown(main_table(report)),
+        f"## Over split seeds, mask {headline.params.mask}",
+        "Means and standard deviations over the training seeds of each split; the gap is to `logreg`. The last rows "
+        "are means over the splits.",
+        about_the_baselines(describe_baselines(headline.params)),
+        markdown(_over_splits([row.comparison for row in splits])),
+        "The gap to `logreg` over all splits together. A cell that is a query in several splits enters once, with its "
+        "mean; the paired bootstrap resamples cells, stratified by condition.",
+        markdown(pooled),
+    ]
+
+
+def _over_splits(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    about = comparisons[0]["provenance"]
     rows = [
-        {"split seed": str(seed), "model": model}
+        {"split seed": str(comparison["provenance"]["split_seed"]), "model": model}
         | {
             "exact_hit@1": comparison[model]["exact_hit@1"],
             "exact_hit@1 std": comparison[model]["std"]["exact_hit@1"],
             "mrr": comparison[model]["mrr"],
             "mrr std": comparison[model]["std"]["mrr"],
-            "logreg exact_hit@1": comparison["logreg"]["exact_hit@1"],
-            "logreg mrr": comparison["logreg"]["mrr"],
-            "logreg_depth mrr": comparison["logreg_depth"]["mrr"],
-            "gap in mrr": comparison[f"{prefix}gap"]["mrr"],
-            "95 % low": comparison[f"{prefix}interval"]["mrr"]["low"],
-            "95 % high": comparison[f"{prefix}interval"]["mrr"]["high"],
+            f"{REFERENCE_BASELINE} exact_hit@1": comparison[REFERENCE_BASELINE]["exact_hit@1"],
         }
-        for model, prefix in TRAINED.items()
-        for seed, comparison in comparisons.items()
+        | {f"{baseline} mrr": comparison[baseline]["mrr"] for baseline in about["baselines"]}
+        | {"gap in mrr": comparison[f"{prefix}gap"]["mrr"]}
+        | {f"95 % {end}": comparison[f"{prefix}interval"]["mrr"][end] for end in ("low", "high")}
+        for model in about["models"]
+        for prefix in [gap_prefix(model, about["models"][0])]
+        for comparison in comparisons
     ]
     shown = pd.DataFrame(rows).drop(columns=["exact_hit@1 std", "mrr std", "95 % low", "95 % high"])
     means = shown.groupby("model", sort=False).mean(numeric_only=True).reset_index()
-    return rows + [{"split seed": "mean"} | row for row in means.to_dict("records")]
+    return rows + [{"split seed": "mean"} | {str(k): v for k, v in row.items()} for row in means.to_dict("records")]
 
 
-if __name__ == "__main__":
-    main()
+def _pages(name: str, headline: MadeRow) -> list[str]:
+    return [
+        "## Training",
+        f"![Training curves]({name}/training.png)",
+        "Fine-tuning under the headline mask, the selection fit of each model and seed; epoch 0 of fusion is logistic "
+        f"regression. All pages of this row: [report]({name}/report.md) with ceilings, errors and confidence, "
+        f"[libraries and queries]({name}/library_query.md), [data]({name}/audit.md).",
+        probe_section(headline.metrics("probe")),
+    ]
+
+
+def _every_model(rows: Mapping[str, MadeRow]) -> list[str]:
+    return [
+        part
+        for row in rows.values()
+        for part in (
+            f"## Mask {row.params.mask}, split seed {row.params.split.seed}: every model and seed",
+            markdown(models_table(row.of_all_runs())),
+        )
+    ]

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.baselines.pca import Config, Pca
+from reverse_perturbation.models.baselines.pca import Baseline, Config, Pca
 
 
 @pytest.fixture
@@ -81,3 +81,21 @@ def test_a_broken_model(tmp_path, expression, broken):
 def test_more_components_than_cells(expression):
     with pytest.raises(InputError, match=r"pca\.components: 10, but the reference has 10 cells of 30 genes"):
         Pca(Config(components=10, seed=0)).fit(expression[:10])
+
+
+def test_the_baseline_embeds_all_cells_by_components_of_those_it_was_fitted_on(screen, tmp_path):
+    baseline, expression = Baseline(Config(components=3, seed=0)), screen.log1p()
+    reference, everything = screen.rows("reference"), screen.rows("reference", "validation")
+    for rows, fit in (
+        (reference, lambda rows: baseline.select(screen, rows, screen.rows("validation"))),
+        (everything, lambda rows: baseline.fit(screen, rows)),
+    ):
+        fit(rows)
+        found = baseline.predict(screen)
+        dense = expression.toarray().astype(np.float64)
+        expected = PCA(3, svd_solver="full").fit(dense[rows]).transform(dense)
+        assert found.embedding == pytest.approx(expected, abs=1e-4)
+        assert found.log_proba is None
+        assert found.conditions is None
+    baseline.save(tmp_path / "m", screen)
+    assert (Pca.load(tmp_path / "m").embed(expression) == found.embedding).all()

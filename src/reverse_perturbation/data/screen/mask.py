@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from reverse_perturbation.conditions import genes_of
-from reverse_perturbation.config import Mask
 from reverse_perturbation.data.screen.genes import resolve
+from reverse_perturbation.sections import Mask
 
 
 @dataclass(frozen=True)

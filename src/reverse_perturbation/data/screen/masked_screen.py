@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from reverse_perturbation.config import GeneSet, Mask
 from reverse_perturbation.data.screen.contract import read_cells
 from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.sections import GeneSet, Mask
 
 CONTROL_PART = "control"
 
@@ -92,7 +92,8 @@ def load_masked_screen(
     places = adata.obs_names.get_indexer(frame["cell"])
     if (places < 0).any():
         raise InputError(
-            f"{split_path}: cell {frame['cell'].iloc[int(np.argmin(places))]!r} is not in {cells_path}; run `dvc repro split`"
+            f"{split_path}: cell {frame['cell'].iloc[int(np.argmin(places))]!r} is not in {cells_path}; run "
+            "`dvc repro split`"
         )
     mapped = _read_table(genes_path, ["gene", "token"], "vocab_map")
     if list(mapped["gene"]) != list(adata.var_names):

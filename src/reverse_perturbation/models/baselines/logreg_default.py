@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from reverse_perturbation.config import Count, Section
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.linear.baseline import LogregBaseline
 from reverse_perturbation.models.linear.logreg import LogisticRegression
+from reverse_perturbation.sections import Count, Section
 
 
 class Config(Section):

@@ -8,11 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
-from reverse_perturbation.config import Count, Section, Seed
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.ranker import Ranker
 from reverse_perturbation.retrieval.predictions import Predictions
+from reverse_perturbation.sections import Count, Section, Seed
 from reverse_perturbation.storage import load_weights, save_weights
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from reverse_perturbation.config import Sampler
+from reverse_perturbation.sections import Sampler
 
 # Batches whose cells are sorted by length together: halves the time of a step on the simulated screen, where a batch
 # of random cells is a third padding, and keeps the composition of a batch nearly random.

@@ -7,11 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from reverse_perturbation.config import Count, Positive, Section
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.linear.logreg import LogisticRegression, tune
 from reverse_perturbation.models.ranker import Ranker
 from reverse_perturbation.retrieval.predictions import Predictions
+from reverse_perturbation.sections import Count, Positive, Section
 
 
 class TunedConfig(Section):

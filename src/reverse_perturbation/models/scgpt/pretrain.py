@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import AdamW
 
-from reverse_perturbation.config import Params, Pretrain, ValueInput
+from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen
 from reverse_perturbation.models.device import compute_device
 from reverse_perturbation.models.encoder.batches import random_batches
@@ -24,6 +24,7 @@ from reverse_perturbation.models.finetune.training.schedule import make_schedule
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import ScgptCheckpoint, load_checkpoint, save_checkpoint
 from reverse_perturbation.models.scgpt.encoder.vocabulary import SPECIAL_TOKENS
+from reverse_perturbation.sections import Pretrain, ValueInput
 
 WARMUP_FRACTION = 0.05
 CLIP_NORM = 1.0

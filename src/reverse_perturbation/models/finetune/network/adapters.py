@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from reverse_perturbation.config import Adaptation
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.interface import Backbone
+from reverse_perturbation.sections import Adaptation
 
 
 def adapt(backbone: Backbone, config: Adaptation) -> list[str]:

@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from reverse_perturbation.config import Finetune
-from reverse_perturbation.config import Readout as ReadoutPart
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.interface import Backbone, Checkpoint, set_dropout
 from reverse_perturbation.models.encoder.tokens import Batch
 from reverse_perturbation.models.finetune.network.adapters import adapt, frozen_layers
 from reverse_perturbation.models.finetune.network.heads import CellOutput, GeneReadout, Head, Readout
+from reverse_perturbation.sections import Finetune
+from reverse_perturbation.sections import Readout as ReadoutPart
 from reverse_perturbation.storage import read_json, write_atomically, write_json
 
 

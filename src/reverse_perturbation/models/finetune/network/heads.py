@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from reverse_perturbation.config import Head as HeadConfig
+from reverse_perturbation.sections import Head as HeadConfig
 
 
 class GeneReadout(nn.Module):

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from reverse_perturbation.config import Augmentation
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.encoder.interface import Tokenizer
 from reverse_perturbation.models.encoder.tokens import Tokens
+from reverse_perturbation.sections import Augmentation
 
 
 def resampler(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from reverse_perturbation.config import Schedule
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.finetune.training.history import Epoch
+from reverse_perturbation.sections import Schedule
 
 PERMUTATIONS = 1000
 QUANTILE = 0.99

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from dvclive import Live
 
-from reverse_perturbation.config import Finetune, Fit
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.encoder.interface import Tokenizer
 from reverse_perturbation.models.finetune.inference.cache import cached
@@ -19,6 +18,7 @@ from reverse_perturbation.models.finetune.network.classifier import EncoderClass
 from reverse_perturbation.models.finetune.training.augmentation import resampler
 from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch
 from reverse_perturbation.models.finetune.training.train import TrainingData, fit
+from reverse_perturbation.sections import Finetune, Fit
 
 
 def fit_twice(

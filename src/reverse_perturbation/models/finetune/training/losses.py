@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, softplus
 
 from reverse_perturbation.conditions import genes_of
-from reverse_perturbation.config import Loss
 from reverse_perturbation.models.finetune.network.heads import CellOutput
+from reverse_perturbation.sections import Loss
 
 MASKED = -1e9  # instead of -inf, whose gradient through logsumexp is NaN where everything is masked
 

@@ -15,7 +15,6 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import AdamW
 
-from reverse_perturbation.config import Finetune, Library
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.models.encoder.batches import training_batches
@@ -30,6 +29,7 @@ from reverse_perturbation.models.finetune.training.losses import Objective, natu
 from reverse_perturbation.models.finetune.training.resume import TrainingState
 from reverse_perturbation.models.finetune.training.schedule import make_schedule
 from reverse_perturbation.retrieval.library import LibraryRanker
+from reverse_perturbation.sections import Finetune, Library
 
 LIBRARY_CELLS = 50  # training cells a condition in the library of each epoch: enough for its mean, and quick to embed
 MEANS = Library(

@@ -12,13 +12,13 @@ from functools import partial
 import numpy as np
 import scipy.sparse as sp
 
-from reverse_perturbation.config import Scgpt
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.interface import Tokenizer
 from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture
+from reverse_perturbation.sections import Scgpt
 
 QUANTILES = (0.001, 0.999)
 TABLE = 1 << 19  # entries of the table by which counts are sorted: as many cells are binned at once as fit

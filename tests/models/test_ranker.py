@@ -1,0 +1,164 @@
+"""What every baseline keeps to: which cells its fits read, what it predicts, what it writes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from reverse_perturbation.config import Params, known_baselines
+from reverse_perturbation.data.screen.masked_screen import MaskedScreen
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.ranker import Ranker, load_baseline
+from reverse_perturbation.retrieval.predictions import Predictions
+from tests.models.conftest import CONDITIONS, PARAMS
+
+SMALL = {"pca": {"components": 3}}
+TUNED = ["logreg", "logreg_depth"]
+NOTHING_TO_CHOOSE = {name: {"scaling": ["max_abs"], "c": [0.3]} for name in TUNED}
+every_baseline = pytest.mark.parametrize("name", known_baselines())
+
+
+def params_of(name: str, **changes) -> Params:
+    """All of params.yaml with the section of a baseline changed; None leaves a key out."""
+    section = {**PARAMS.model_dump()[name], **SMALL.get(name, {}), **changes}
+    section = {key: value for key, value in section.items() if value is not None}
+    return Params.model_validate(PARAMS.model_dump() | {name: section})
+
+
+def baseline(name: str, **changes) -> Ranker:
+    return load_baseline(name, params_of(name, **changes))
+
+
+def fit_once(ranker: Ranker, screen: MaskedScreen) -> Predictions:
+    ranker.select(screen, screen.rows("reference"), screen.rows("validation"))
+    return ranker.predict(screen)
+
+
+def fit_again(ranker: Ranker, screen: MaskedScreen) -> Predictions:
+    ranker.fit(screen, screen.rows("reference", "validation"))
+    return ranker.predict(screen)
+
+
+def values(predictions: Predictions) -> np.ndarray:
+    """Everything predicted, a row a cell."""
+    parts = (predictions.log_proba, predictions.embedding)
+    return np.hstack([part for part in parts if part is not None])
+
+
+def relabelled(screen: MaskedScreen, *parts: str) -> MaskedScreen:
+    """The same cells, those of some parts with one another's labels."""
+    conditions, rows = screen.conditions.copy(), screen.rows(*parts)
+    conditions[rows] = np.random.default_rng(0).permutation(conditions[rows])
+    assert (conditions != screen.conditions).any()
+    return replace(screen, conditions=conditions)
+
+
+def marked(screen: MaskedScreen, in_queries: bool) -> MaskedScreen:
+    """The last gene is expressed in validation cells of one condition and, on demand, in all query cells."""
+    counts = screen.counts.toarray()
+    counts[:, -1] = 0
+    validation = screen.rows("validation")
+    counts[validation[screen.conditions[validation] == CONDITIONS[0]], -1] = 9
+    counts[screen.rows("query"), -1] = 9 * in_queries
+    return replace(screen, counts=sp.csr_matrix(counts))
+
+
+@every_baseline
+def test_predictions_are_of_all_cells_in_their_order(name, screen):
+    found = fit_once(baseline(name), screen)
+    assert list(found.cell_ids) == list(screen.cell_ids)
+    assert values(found).dtype == np.float32
+    assert len(values(found)) == 120
+    backwards = np.arange(120)[::-1]
+    turned = replace(
+        screen,
+        **{key: getattr(screen, key)[backwards] for key in ("cell_ids", "conditions", "parts", "counts", "totals")},
+    )
+    ranker = baseline(name)
+    fit_once(ranker, screen)
+    assert values(ranker.predict(turned)) == pytest.approx(values(found)[backwards], abs=1e-6)
+
+
+@every_baseline
+def test_log_probabilities_sum_to_one_and_name_the_conditions(name, screen):
+    ranker = baseline(name)
+    for found in (fit_once(ranker, screen), fit_again(ranker, screen)):
+        if found.log_proba is None:
+            assert found.conditions is None
+            continue
+        assert list(found.conditions) == CONDITIONS
+        assert np.exp(found.log_proba.astype(np.float64)).sum(axis=1) == pytest.approx(np.ones(120), abs=1e-5)
+        query = screen.rows("query")
+        best = np.array(CONDITIONS, dtype=object)[found.log_proba[query].argmax(axis=1)]
+        assert (best == screen.conditions[query]).mean() > 0.7
+
+
+@every_baseline
+def test_the_selection_fit_reads_no_label_but_the_reference_cells_own(name, screen):
+    """With one configuration there is nothing to choose, so validation labels cannot matter either."""
+    changes = NOTHING_TO_CHOOSE.get(name, {})
+    found = fit_once(baseline(name, **changes), screen)
+    assert np.array_equal(values(fit_once(baseline(name, **changes), relabelled(screen, "validation"))), values(found))
+    assert np.array_equal(
+        values(fit_once(baseline(name), relabelled(screen, "query"))), values(fit_once(baseline(name), screen))
+    )
+
+
+@every_baseline
+def test_the_final_fit_reads_no_label_of_a_query(name, screen):
+    first, second = baseline(name), baseline(name)
+    fit_once(first, screen)
+    fit_once(second, screen)
+    assert np.array_equal(values(fit_again(second, relabelled(screen, "query"))), values(fit_again(first, screen)))
+
+
+@every_baseline
+def test_the_final_fit_learns_from_validation_cells_and_the_selection_fit_does_not(name, screen):
+    """A gene that no reference cell expresses means nothing to the selection fit."""
+    with_gene, without = marked(screen, in_queries=True), marked(screen, in_queries=False)
+    ranker, query = baseline(name), screen.rows("query")
+    ranker.select(without, without.rows("reference"), without.rows("validation"))
+    before = [values(ranker.predict(each))[query] for each in (with_gene, without)]
+    assert before[0] == pytest.approx(before[1], abs=1e-6)
+    ranker.fit(without, without.rows("reference", "validation"))
+    after = [values(ranker.predict(each))[query] for each in (with_gene, without)]
+    assert np.abs(after[0] - after[1]).max() > 0.01
+
+
+@every_baseline
+def test_weights_are_written_without_pickle_and_name_their_columns(name, screen, tmp_path):
+    ranker = baseline(name)
+    fit_once(ranker, screen)
+    ranker.save(tmp_path / "m", screen)
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "weights.safetensors"]
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["genes"][:12] == list(screen.genes)
+
+
+@every_baseline
+def test_choices_are_kept_where_there_are_any(name, screen):
+    ranker = baseline(name)
+    assert ranker.choices is None
+    fit_once(ranker, screen)
+    assert (ranker.choices is not None) == (name in TUNED)
+
+
+@every_baseline
+def test_a_wrong_key_is_named(name):
+    with pytest.raises(InputError, match=rf"^params\.yaml: {name}\.colour: unknown key, remove it or correct its name"):
+        baseline(name, colour="red")
+    key = "components" if name == "pca" else "max_iter"
+    with pytest.raises(InputError, match=rf"^params\.yaml: {name}\.{key}: Field required$"):
+        baseline(name, **{key: None})
+    with pytest.raises(InputError, match=rf"^params\.yaml: {name}\.{key}: .*greater than or equal to 1, found 0$"):
+        baseline(name, **{key: 0})
+
+
+@pytest.mark.parametrize("name", TUNED)
+@pytest.mark.parametrize(
+    ("changes", "key"), [({"c": []}, "c"), ({"c": [1.0, -0.1]}, r"c\.1"), ({"scaling": ["max"]}, r"scaling\.0")]
+)
+def test_settings_to_try_must_make_sense(name, changes, key):
+    with pytest.raises(InputError, match=rf"^params\.yaml: {name}\.{key}: "):
+        baseline(name, **changes)
