@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from reverse_perturbation.config import Simulated, load_params
+from reverse_perturbation.config import load_params
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.data.screen.mask import apply_mask, depths
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
@@ -25,6 +25,7 @@ from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.simulate import simulate
 from reverse_perturbation.retrieval.library import LibraryRanker
+from reverse_perturbation.sections import Simulated
 
 REPORTED = (
     "exact_hit@1",

@@ -29,12 +29,12 @@ from machine import cells_like_norman, finetune_config, machine, matrix_rate, op
 from timing import in_turn, rates
 from torch.nn.functional import cross_entropy
 
-from reverse_perturbation.config import Finetune
 from reverse_perturbation.models.encoder.tokens import TokenSource
 from reverse_perturbation.models.finetune.inference.cache import cached
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.train import TrainingData, fit, make_optimizer
 from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.sections import Finetune
 
 CPU = torch.device("cpu")
 

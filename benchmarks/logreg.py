@@ -24,7 +24,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression as Sklearn
 from timing import in_turn, spread
 
-from reverse_perturbation.config import Simulated, load_params
+from reverse_perturbation.config import load_params
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
@@ -35,6 +35,7 @@ from reverse_perturbation.models.linear.softmax import fit_softmax
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.simulate import simulate
 from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.sections import Simulated
 
 Weights = tuple[np.ndarray, np.ndarray]
 

@@ -12,12 +12,13 @@ import torch
 from anndata import AnnData
 from timing import in_turn, short
 
-from reverse_perturbation.config import Finetune, Simulated, load_params
+from reverse_perturbation.config import load_params
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.simulate import simulate
 from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.sections import Finetune, Simulated
 
 GENES = 5045  # of the Norman file
 FEWEST = 2000  # cells, for the simulator to have enough of each condition

@@ -20,11 +20,12 @@ from threadpoolctl import threadpool_info
 from timing import in_turn, spread
 
 from reverse_perturbation.comparison.grid import grid
-from reverse_perturbation.config import LibraryKind, Similarity, load_params
+from reverse_perturbation.config import load_params
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.predictions import Predictions
+from reverse_perturbation.sections import LibraryKind, Similarity
 
 PARAMS = load_params()
 LOOPED = 50

@@ -28,7 +28,7 @@ from anndata import AnnData
 from machine import cells_like_norman, machine
 from timing import in_turn, rates
 
-from reverse_perturbation.config import ValueInput, load_params
+from reverse_perturbation.config import load_params
 from reverse_perturbation.data.screen.mask import depths
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.models.encoder.batches import batches_by_length
@@ -36,6 +36,7 @@ from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.scgpt.encoder.tokenize import fit_scale, tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_vocabulary
 from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.sections import ValueInput
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

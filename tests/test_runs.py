@@ -8,7 +8,7 @@ import pytest
 
 from reverse_perturbation.comparison.compare import Result, compare
 from reverse_perturbation.comparison.verdict import lines
-from reverse_perturbation.config import FITS, Params
+from reverse_perturbation.config import Params
 from reverse_perturbation.report.tables import gaps_table, models_table
 from reverse_perturbation.runs import (
     PLOTTED_BASELINES,
@@ -22,6 +22,7 @@ from reverse_perturbation.runs import (
     title,
     trained_runs,
 )
+from reverse_perturbation.sections import FITS
 from reverse_perturbation.storage import write_json
 from tests.comparison.test_compare import CONFIG, TARGETS, baselines, result
 from tests.end_to_end.pipeline import params

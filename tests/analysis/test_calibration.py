@@ -13,8 +13,8 @@ from reverse_perturbation.analysis.calibration import (
     reliability,
     tables,
 )
-from reverse_perturbation.config import Analysis
 from reverse_perturbation.retrieval.evaluate import Scores
+from reverse_perturbation.sections import Analysis
 
 
 def binary(*confidences: float) -> np.ndarray:

@@ -10,7 +10,6 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import nbinom
 
 from reverse_perturbation.analysis.oracle import Oracle, log_likelihood
-from reverse_perturbation.config import Simulated
 from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.data.split import split_cells
@@ -21,6 +20,7 @@ from reverse_perturbation.models.baselines.pca import Pca
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.prepare.simulate import MODEL, Truth, simulate
 from reverse_perturbation.retrieval.evaluate import QuerySetting
+from reverse_perturbation.sections import Simulated
 from tests.retrieval.test_evaluate import evaluator, predictions
 
 TABLE = pd.DataFrame({"condition": ["A+ctrl", "ctrl+A", "B+ctrl", "A+B", "D+ctrl", "ctrl"], "cells": [300] * 5 + [100]})

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from reverse_perturbation.comparison.compare import COMPARED, SHARED, TESTED, Result, check_aligned, compare, judge
-from reverse_perturbation.config import Compare, Targets
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.runs import Run
+from reverse_perturbation.sections import Compare, Targets
 from reverse_perturbation.storage import write_json
 
 CONDITIONS = np.array(["A+ctrl", "B+ctrl", "C+ctrl"], dtype=object)

@@ -7,7 +7,7 @@ import pytest
 
 from reverse_perturbation.comparison.compare import judge
 from reverse_perturbation.comparison.verdict import SHOWN, main, meaning, missed_targets, number
-from reverse_perturbation.config import Targets
+from reverse_perturbation.sections import Targets
 
 MEANING = {
     "exact_hit@1": "scGPT exact_hit@1",

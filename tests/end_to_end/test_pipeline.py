@@ -1,7 +1,6 @@
 """The stages together, on simulated and on real cells."""
 
 import json
-import re
 import shlex
 import shutil
 import subprocess
@@ -12,8 +11,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from fsspec.implementations.dirfs import DirFileSystem
-from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import load_file
 
 from reverse_perturbation.analysis.calibration import fit_temperature
@@ -25,7 +22,6 @@ from reverse_perturbation.models.baselines.pca import Pca
 from reverse_perturbation.models.finetune.training.resume import TrainingState
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.stages import embed, fuse
-from reverse_perturbation.studies import norman_scale
 from tests.end_to_end.pipeline import commands, inside, params, run, yaml
 
 BASELINES = ["logreg", "logreg_default", "logreg_depth", "pca"]
@@ -417,82 +413,4 @@ def test_no_overlap_with_the_vocabulary(simulated, tmp_path, capsys):
     renamed.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(SystemExit):
         run(tmp_path, params(data={"source": "h5ad", "path": "cells.h5ad"}), until="vocab_map")
-    assert "scGPT's vocabulary" in capsys.readouterr().err
-
-
-def test_the_report_on_real_cells_has_all_masks_and_models(simulated, tmp_path, monkeypatch):
-    """The experiments are stood in for by the run above; what is tested is what is made of them."""
-    made = tmp_path / "made"
-    shutil.copytree(simulated, made)
-    for file in [*made.glob("metrics/*-42.json"), *made.glob("data/scores/*-42.npz")]:
-        for seed in ("43", "44"):
-            shutil.copy(file, file.with_name(file.name.replace("-42", f"-{seed}")))
-    monkeypatch.setattr(real_cells, "_run", lambda data, experiment: DirFileSystem(str(made), LocalFileSystem()))
-    monkeypatch.setattr(real_cells, "TRAINING_SEEDS", range(2))
-    monkeypatch.setattr(real_cells, "uncommitted", lambda: "")
-    (tmp_path / "cells.h5ad").write_bytes(b"cells")
-    real_cells.main(["--data", str(tmp_path / "cells.h5ad"), "--report", str(tmp_path / "real")])
-    text = (tmp_path / "real.md").read_text()
-    for mask in ("none", "own", "all_targets"):
-        section = text.split(f"## Mask {mask}, split seed 42")[1].split("## ")[0]
-        assert section.count("\n| scgpt |") == section.count("\n| fusion |") == 2
-        for model in ("logreg", "logreg_default", "logreg_depth", "pca", "chance"):
-            assert f"\n| {model} |" in section
-    comparison = json.loads((tmp_path / "real.json").read_text())
-    assert comparison.keys() - {"other_masks", "other_splits"} == metrics(simulated, "comparison").keys()
-    assert comparison["other_masks"].keys() == {"none", "own"}
-    assert comparison["other_splits"].keys() == {"43", "44"}
-    mean = metrics(simulated, "comparison")["scgpt"]["mrr"]
-    rows = [row for row in text.split("## Over split seeds")[1].split("The gap")[0].split("\n") if "| scgpt |" in row]
-    assert [row.split(" | ")[0] for row in rows] == ["| 42", "| 43", "| 44", "| mean"]
-    assert all(row.split(" | ")[4] == f"{mean:.3f}" for row in rows)
-    # Three times the same split: the gap over all is that of one.
-    gap = metrics(simulated, "comparison")["gap"]["mrr"]
-    assert f"| scgpt | mrr | {metrics(simulated, 'scgpt-0')['provenance']['queries']} | {gap:.3f} |" in text
-    page = (tmp_path / "real" / "report.md").read_text()
-    pictures = re.findall(r"\]\(([^)]+\.png)\)", page)
-    assert "hit_at_k.png" in pictures
-    assert all((tmp_path / "real" / picture).exists() for picture in pictures)
-
-
-def test_the_report_at_norman_scale(simulated, tmp_path, monkeypatch):
-    """The experiment is stood in for by the run above; what is tested is what is asked for and what is made of it."""
-    asked = {}
-
-    def run_experiment(name, settings, *targets):
-        asked.update(settings, targets=targets)
-        return DirFileSystem(str(simulated), LocalFileSystem()), {"prepare": 90.0}
-
-    monkeypatch.setattr(norman_scale, "run_experiment", run_experiment)
-    monkeypatch.setattr(norman_scale, "uncommitted", lambda: "")
-    norman_scale.main(["--set", "finetune.epochs=2", "--report", str(tmp_path / "scale.md")])
-    assert asked | {"mask": "own", "labels": "legacy", "finetune.epochs": "2", "targets": ("compare",)} == asked
-    text = (tmp_path / "scale.md").read_text()
-    missed = [name for name, target in metrics(simulated, "comparison")["targets"].items() if not target["passed"]]
-    assert text.count("**missed**") == len(missed)
-    assert ("**Every target is met.**" in text) == (not missed)
-    assert text.count("\n| scgpt | ") == 2 + 3, "two seeds, three metrics of the gap"
-    assert "\n| prepare | 1.5 |" in text
-    monkeypatch.setattr(norman_scale, "uncommitted", lambda: " M params.yaml")
-    with pytest.raises(SystemExit, match=r"commit these changes first(.|\n)*params\.yaml"):
-        norman_scale.main([])
-
-
-def test_a_cell_that_is_a_query_twice_counts_once():
-    rows = {"condition": "A+ctrl", "model": "scgpt"}
-    first = pd.DataFrame([rows | {"cell": cell, "mrr": gap} for cell, gap in (("a", 0.2), ("b", 0.4))])
-    second = pd.DataFrame([rows | {"cell": cell, "mrr": gap} for cell, gap in (("b", 0.0), ("c", 0.5))])
-    tables = [table.assign(**{"exact_hit@1": 0.0, "ndcg@5": 0.0}) for table in (first, second)]
-    found = next(row for row in real_cells.pooled_gaps(tables) if row["metric"] == "mrr")
-    assert found["query cells"] == 3
-    assert found["gap"] == pytest.approx((0.2 + 0.2 + 0.5) / 3)
-    assert 0.2 <= found["95 % low"] < found["gap"] < found["95 % high"] <= 0.5
-
-
-def test_the_report_on_real_cells_belongs_to_a_commit(tmp_path, monkeypatch):
-    (tmp_path / "cells.h5ad").write_bytes(b"cells")
-    monkeypatch.setattr(real_cells, "uncommitted", lambda: " M params.yaml")
-    with pytest.raises(SystemExit, match=r"commit these changes first(.|\n)*params\.yaml"):
-        real_cells.main(["--data", str(tmp_path / "cells.h5ad")])
-    with pytest.raises(SystemExit, match=r"none\.h5ad: no such file"):
-        real_cells.main(["--data", str(tmp_path / "none.h5ad")])
+    assert "the foundation model's vocabulary" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from accelerate import Accelerator
 
-from reverse_perturbation.config import Finetune, Loss, load_params
+from reverse_perturbation.config import load_params
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
@@ -18,6 +18,7 @@ from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint, save_checkpoint
 from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
+from reverse_perturbation.sections import Finetune, Loss
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 ONE = Accelerator()  # one process, no autocast

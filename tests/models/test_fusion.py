@@ -9,7 +9,6 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from reverse_perturbation.config import Fusion
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.embed import embed_cells
 from reverse_perturbation.models.encoder.tokens import Tokens
@@ -19,6 +18,7 @@ from reverse_perturbation.models.finetune.training.train import fit, make_optimi
 from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression, load_fusion
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
+from reverse_perturbation.sections import Fusion
 from tests.models.conftest import CELL_IDS, CONDITIONS, GENES, ONE, finetune_config
 
 NAMES = [f"G{i}" for i in range(GENES)]

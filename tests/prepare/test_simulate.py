@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy.stats import f_oneway, nbinom
 
 from reverse_perturbation.conditions import canonical, genes_of, twins
-from reverse_perturbation.config import Simulated
 from reverse_perturbation.data.screen.contract import write_cells
 from reverse_perturbation.data.screen.genes import load_aliases, map_genes
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
@@ -22,6 +21,7 @@ from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabul
 from reverse_perturbation.prepare.h5ad import read_source
 from reverse_perturbation.prepare.simulate import MODEL, _negative_binomial, simulate
 from reverse_perturbation.prepare.simulate_plan import FLOOR, name_genes, plan_cells
+from reverse_perturbation.sections import Simulated
 
 NORMAN = Path(__file__).parents[2] / "data" / "norman_conditions.csv"
 SMALL = pd.DataFrame(

@@ -12,7 +12,6 @@ from scipy.special import log_softmax
 from reverse_perturbation.comparison.grid import LIBRARY as LIBRARY_KEY
 from reverse_perturbation.comparison.grid import grid, table
 from reverse_perturbation.conditions import canonical
-from reverse_perturbation.config import Library, LibraryQuery, Query, Simulated
 from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
@@ -24,6 +23,7 @@ from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.prepare.simulate import MODEL, simulate
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores, average
 from reverse_perturbation.retrieval.predictions import Predictions
+from reverse_perturbation.sections import Library, LibraryQuery, Query, Simulated
 
 LIBRARY = Library(
     kind="bootstrap",

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_similarity
 
-from reverse_perturbation.config import Library
 from reverse_perturbation.retrieval import library
 from reverse_perturbation.retrieval.library import LibraryRanker
+from reverse_perturbation.sections import Library
 
 KINDS = ["bootstrap", "mean", "raw_cell", "raw_cell_vote"]
 

@@ -5,9 +5,9 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reverse_perturbation.config import Query
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.retrieval.query import pseudobulk
+from reverse_perturbation.sections import Query
 
 
 def config(cells_per_query: int = 3, draws: int = 4, seed: int = 42) -> Query:

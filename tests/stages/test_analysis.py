@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from reverse_perturbation.config import Analysis
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
+from reverse_perturbation.sections import Analysis
 from reverse_perturbation.stages.analysis import describe, reachable
 
 PARTS = ("reference", "validation", "query", "control")

@@ -10,12 +10,12 @@ import pytest
 import scipy.sparse as sp
 
 from reverse_perturbation import metrics, retrieval
-from reverse_perturbation.config import FITS
 from reverse_perturbation.data.screen.contract import write_cells
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.runs import Run
+from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages import evaluate
 from reverse_perturbation.storage import sha256, source_sha256, write_json
 from tests.end_to_end.pipeline import params, yaml

@@ -1,68 +1,178 @@
-"""Experiments of a small repository, by DVC itself: their files, the time of their stages, and the run-cache."""
+"""Rows of a preset as experiments of a small repository, by DVC itself."""
 
+import os
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
+from dvc.api import DVCFileSystem
 
-from reverse_perturbation.studies.runner import run_experiment, uncommitted
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.studies import ablation, runner
+from reverse_perturbation.studies.presets import load_preset, parse_overrides, resolve
+from reverse_perturbation.studies.runner import commit_of, locate, main, make, uncommitted
+from tests.studies.conftest import PRESET, commit
 
-DVC_YAML = """
-stages:
-  slow:
-    cmd: sleep ${nap} && echo ${word} > word.txt
-    params: [nap, word]
-    outs: [word.txt]
-  quick:
-    cmd: test ${word} != wrong && cp word.txt copy.txt
-    params: [word]
-    deps: [word.txt]
-    outs:
-      - copy.txt: {cache: false}
-"""
+OWN, ALL = "experiments: 1/2 toy-own", "experiments: 2/2 toy-all"
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
-    (tmp_path / "params.yaml").write_text("nap: 0\nword: first\n")
-    for command in (
-        "git init -q",
-        "git config user.email someone@example.org",
-        "git config user.name Someone",
-        "dvc init -q",
-        "dvc config core.analytics false",
-        "dvc repro -q",
-        "git add -A",
-        "git commit -qm start",
-    ):
-        subprocess.run(command.split(), check=True, capture_output=True)
-    return tmp_path
+def rows(*overrides):
+    preset = load_preset("toy", parse_overrides(overrides))
+    return {name: locate(row) for name, row in resolve(preset).items()}
 
 
-def test_an_experiment_leaves_the_working_tree_and_says_what_its_stages_took(repository):
-    files, seconds = run_experiment("other", {"nap": "1.5", "word": "second"})
-    assert (repository / "copy.txt").read_text() == "first\n"
-    assert files.read_text("word.txt") == files.read_text("copy.txt") == "second\n"
-    assert seconds.keys() == {"slow", "quick"}
-    assert seconds["slow"] >= 1.5 > seconds["quick"]
-    again, seconds = run_experiment("other", {"nap": "1.5", "word": "second"})
-    assert again.read_text("copy.txt") == "second\n"
-    assert "slow" not in seconds, "from the run-cache"
+def content(row, file="copy.txt"):
+    revision = commit_of(row)
+    assert revision is not None
+    return DVCFileSystem(rev=revision).read_text(file)
 
 
-def test_only_what_is_asked_for(repository):
-    files, seconds = run_experiment("part", {"word": "second"}, "slow")
-    assert seconds.keys() == {"slow"}
-    assert files.read_text("copy.txt") == "first\n"
+def dvc(*arguments):
+    subprocess.run(["dvc", *arguments], check=True, capture_output=True)
 
 
-def test_an_experiment_that_fails(repository):
-    with pytest.raises(subprocess.CalledProcessError):
-        run_experiment("broken", {"word": "wrong"})
-
-
-def test_uncommitted_changes(repository):
+def test_rows_are_made_once_and_the_working_tree_stays(repository, capfd):
+    before = (repository / "copy.txt").read_text()
+    assert main(["toy"]) == 0
+    said = capfd.readouterr().out
+    assert f"{OWN}\n" in said
+    assert f"{ALL}\n" in said
+    assert said.index(OWN) < said.index("Running stage 'first'"), "DVC's output passes through"
+    assert (repository / "copy.txt").read_text() == before
     assert not uncommitted()
-    (repository / "params.yaml").write_text("nap: 0\nword: changed\n")
-    assert "params.yaml" in uncommitted()
+    made = {name: (commit_of(row), content(row)) for name, row in rows().items()}
+    assert {name: text for name, (_, text) in made.items()} == {"own": "table\nown\n", "all": "table\nall_targets\n"}
+    assert main(["toy"]) == 0
+    assert capfd.readouterr().out.splitlines() == [f"{OWN}: made before", f"{ALL}: made before"]
+    assert main(["toy", "o*", "--force"]) == 0
+    assert "experiments: 1/1 toy-own\n" in capfd.readouterr().out
+    assert {name: commit_of(row) for name, row in rows().items()}["all"] == made["all"][0], "not asked for"
+
+
+def test_a_row_with_other_settings_or_from_another_commit_is_made_again(repository):
+    assert main(["toy", "own", "-S", "split.seed=7"]) == 0
+    assert commit_of(rows("split.seed=7")["own"]) is not None
+    assert commit_of(rows()["own"]) is None
+    assert main(["toy", "own"]) == 0
+    assert commit_of(rows()["own"]) is not None
+    assert commit_of(rows("split.seed=7")["own"]) is None, "its name has gone to the other"
+    (repository / "src/reverse_perturbation/code.py").write_text("changed = True\n")
+    commit()
+    assert commit_of(rows()["own"]) is None
+    assert main(["toy", "own"]) == 0
+    assert commit_of(rows()["own"]) is not None
+    found = subprocess.run(["git", "for-each-ref", "refs/exps/*/*/toy-own"], capture_output=True, text=True).stdout
+    assert found.count("\n") == 1
+
+
+def test_a_row_that_did_not_come_to_its_targets_does_not_count(repository):
+    row = rows("pretrain.epochs=0")["own"]
+    dvc("exp", "run", "--temp", "-n", "toy-own", "-S", "mask=own", "-S", "pretrain.epochs=0", "first")
+    assert commit_of(row) is None
+    assert make([row]) == {}
+    assert content(row) == "table\nown\n"
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_leaves_does_not_count_and_is_removed(repository):
+    preset = repository / "experiments" / "toy.yaml"
+    preset.write_text(PRESET.replace("pretrain.epochs: 0", "pretrain.epochs: 60"))
+    commit()
+    row = rows()["own"]
+    command = ["dvc", "exp", "run", "--temp", "-n", "toy-own", "-S", "mask=own", "-S", "pretrain.epochs=60", "second"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as running:
+        assert any("Running stage 'first'" in line for line in iter(running.stdout.readline, ""))
+        with pytest.raises(InputError, match=f"toy-own: process {running.pid} is making it"):
+            make([row])
+        os.killpg(running.pid, signal.SIGKILL)
+    shown = subprocess.run(["dvc", "exp", "show", "--csv"], capture_output=True, text=True).stdout
+    assert "toy-own" in shown, "DVC takes it for a row that runs"
+    assert commit_of(row) is None
+    preset.write_text(PRESET)
+    commit()
+    assert main(["toy", "own"]) == 0
+    assert content(rows()["own"]) == "table\nown\n"
+    assert not list(Path(".dvc/tmp/exps/standalone").glob("tmp*"))
+    assert "Running" not in subprocess.run(["dvc", "exp", "show", "--csv"], capture_output=True, text=True).stdout
+
+
+def test_rows_that_failed_are_named_with_the_reason_and_the_others_made(repository, capfd):
+    (repository / "experiments" / "toy.yaml").write_text(PRESET.replace("rows:", "rows:\n  none: {mask: none}"))
+    commit()
+    assert main(["toy"]) == 1
+    assert "experiments: failed: toy-none: the mask none is refused\n" in capfd.readouterr().err
+    made = rows()
+    assert commit_of(made["none"]) is None
+    assert content(made["all"]) == "table\nall_targets\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [False, True])
+def test_workers_take_rows_from_the_queue(repository, capfd, monkeypatch, failing):
+    monkeypatch.setattr(runner, "POLL", 1.0)
+    if failing:
+        (repository / "experiments" / "toy.yaml").write_text(PRESET.replace("rows:", "rows:\n  none: {mask: none}"))
+        commit()
+    assert main(["toy", "-j", "2"]) == (1 if failing else 0)
+    said = capfd.readouterr()
+    assert ("experiments: failed: toy-none: the mask none is refused\n" in said.err) == failing
+    assert content(rows()["own"]) == "table\nown\n"
+    assert content(rows()["all"]) == "table\nall_targets\n"
+    assert main(["toy", "own", "all", "-j", "2"]) == 0
+    assert capfd.readouterr().out.splitlines() == [f"{OWN}: made before", f"{ALL}: made before"]
+
+
+def test_a_relative_path_that_git_does_not_track_is_found(repository):
+    assert main(["toy", "own", "-S", "data.path=data/raw/cells.txt"]) == 0
+    row = rows("data.path=data/raw/cells.txt")["own"]
+    assert row.params.data.path == str(repository / "data" / "raw" / "cells.txt")
+    assert content(row) == "cells\nown\n"
+    (repository / "data" / "raw" / "cells.txt").write_text("other cells\n")
+    assert commit_of(row) is None, "it was made from another file"
+    assert rows()["own"].params.data.path == "data/norman_conditions.csv", "what git tracks is where it was"
+
+
+def test_nothing_runs_with_a_mistake_in_a_row_or_changes_without_a_commit(repository, monkeypatch):
+    monkeypatch.setattr(runner, "make", lambda *_: pytest.fail("something was run"))
+    with pytest.raises(InputError, match=r"data\.path: none\.h5ad: no such file"):
+        main(["toy", "-S", "data.path=none.h5ad"])
+    with pytest.raises(InputError, match=r"toy\.yaml: row own: split\.seed: .*found -1"):
+        main(["toy", "-S", "split.seed=-1"])
+    with pytest.raises(InputError, match=r"toy\.yaml: no row other; it has own, all"):
+        main(["toy", "other"])
+    (repository / "copy.txt").write_text("changed\n")
+    with pytest.raises(InputError, match=r"uncommitted changes in copy\.txt: commit them first"):
+        main(["toy"])
+
+
+def test_reports_of_presets_are_no_uncommitted_changes(repository):
+    report = repository / "results" / "reports" / "toy.md"
+    report.parent.mkdir(parents=True)
+    report.write_text("before\n")
+    commit()
+    report.write_text("after\n")
+    assert not uncommitted()
+
+
+def test_the_report_is_written_when_all_rows_are_made(repository, capsys, monkeypatch):
+    (repository / "experiments" / "toy.yaml").write_text(f"{PRESET}report: ablation\n")
+    commit()
+    written = []
+    monkeypatch.setattr(ablation, "write", lambda preset, rows, about: written.append((preset, rows, about)))
+    assert main(["toy", "--report"]) == 1
+    assert "no report before all rows of toy are made: own, all to do" in capsys.readouterr().out
+    assert main(["toy", "own"]) == 0
+    assert not written
+    assert main(["toy", "all"]) == 0
+    assert main(["toy", "--report"]) == 0
+    (preset, made, about), again = written
+    assert again[2] == about
+    assert preset.name == about["preset"] == "toy"
+    assert made["own"].files.read_text("copy.txt") == "table\nown\n"
+    assert made["own"].params.mask == "own"
+
+
+def test_presets_are_listed(repository, capsys):
+    assert main([]) == 0
+    assert capsys.readouterr().out == "toy: 2 rows. Rows of a test.\n"

@@ -38,9 +38,9 @@ def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any],
     }
     parts = [
         "# Ablation on real cells",
-        f"{slice_of(first['provenance'])}; training seeds {', '.join(map(str, about['seeds']))}. A row differs from `default` as its "
-        f"name says ({preset.file}); `std` is over the training seeds, `gap` is the row minus the tuned logistic "
-        f"regression. {made_by(report, preset.overrides)}",
+        f"{slice_of(first['provenance'])}; training seeds {', '.join(map(str, about['seeds']))}. A row differs from "
+        f"`default` as its name says ({preset.file}); `std` is over the training seeds, `gap` is the row minus the "
+        f"tuned logistic regression. {made_by(report, preset.overrides)}",
         FINDINGS.read_text(encoding="utf-8"),
         markdown(main_table(report)),
     ]

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fsspec import AbstractFileSystem
+from dvc.api import DVCFileSystem
 
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
@@ -42,7 +42,7 @@ class MadeRow:
     """A row that was made: its parameters and the files of its experiment."""
 
     params: Params
-    files: AbstractFileSystem
+    files: DVCFileSystem
 
     @property
     def comparison(self) -> dict[str, Any]:
@@ -169,6 +169,8 @@ def outdated(preset: Preset) -> list[str]:
     if not path.exists():
         return [f"{path} is missing"]
     about = read_json(path)["provenance"]
+    if "code" not in about:
+        return ["it does not say what made it"]
     reasons = []
     if changed := changed_code(about["code"]):
         reasons.append(changed)

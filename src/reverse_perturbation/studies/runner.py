@@ -137,7 +137,8 @@ def commit_of(row: Row) -> str | None:
     if not commit or YAML(typ="safe", pure=True).load(git("show", f"{commit}:params.yaml")) != row.content:
         return None
     with Repo(rev=commit) as repo:
-        stages = {stage for t in row.targets or [None] for stage in repo.stage.collect(t, with_deps=True)}
+        targets: Sequence[str | None] = row.targets or [None]
+        stages = {stage for target in targets for stage in repo.stage.collect(target, with_deps=True)}
         return commit if all(_is_done(stage, repo) for stage in stages) else None
 
 

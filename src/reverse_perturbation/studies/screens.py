@@ -13,13 +13,13 @@ import pandas as pd
 
 from reverse_perturbation.comparison.significance import paired_bootstrap
 from reverse_perturbation.comparison.verdict import missed_targets
-from reverse_perturbation.config import Compare
 from reverse_perturbation.metrics.registry import per_query, shown_in
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.probe import probe_section
 from reverse_perturbation.report.report import about_the_baselines, about_the_models
 from reverse_perturbation.report.tables import models_table, slice_of, targets_table
 from reverse_perturbation.runs import REFERENCE_BASELINE, Run, describe_baselines, gap_prefix, title, trained_runs
+from reverse_perturbation.sections import Compare
 from reverse_perturbation.storage import write_atomically
 from reverse_perturbation.studies.presets import Preset
 from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, made_by, save, summary
@@ -73,7 +73,7 @@ def main_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def query_gaps(row: MadeRow) -> pd.DataFrame:
-    """Return one row a query and model: ``cell``, ``condition``, ``model``, and each metric minus the tuned logreg's."""
+    """Return one row a query and model: ``cell``, ``condition``, ``model``, the gap to logreg in each tested metric."""
     logreg = _values(row, [Run(REFERENCE_BASELINE)])
     scores = row.scores(Run(REFERENCE_BASELINE))
     return pd.concat(

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reverse_perturbation.config import Sampler
 from reverse_perturbation.models.encoder.batches import (
     INFERENCE_TOKENS,
     balanced_batches,
@@ -16,6 +15,7 @@ from reverse_perturbation.models.encoder.batches import (
     random_batches,
     training_batches,
 )
+from reverse_perturbation.sections import Sampler
 
 
 @settings(max_examples=50, deadline=None)

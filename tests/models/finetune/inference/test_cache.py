@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from reverse_perturbation.config import Cache
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.embed import embed_cells
 from reverse_perturbation.models.encoder.batches import INFERENCE_TOKENS
@@ -14,6 +13,7 @@ from reverse_perturbation.models.finetune.inference import cache
 from reverse_perturbation.models.finetune.inference.cache import CachedTokens, cached
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.train import fit
+from reverse_perturbation.sections import Cache
 from tests.models.conftest import CELL_IDS, CONDITIONS, CPU, ONE, build, finetune_config
 
 # Mode, readout, and how wide a cell's row (readouts) or a token's (states) is.

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from reverse_perturbation.models.encoder.batches import INFERENCE_TOKENS, inference_batches
-from reverse_perturbation.models.finetune.inference.predict import predict
+from reverse_perturbation.models.finetune.inference.predict import predict, predict_in_order
 from tests.models.conftest import CPU, build, finetune_config
 
 
@@ -21,3 +22,15 @@ def test_shares_of_the_batches_make_up_the_whole(checkpoint, data, monkeypatch, 
     for order, embedding, logits in shares:
         np.testing.assert_array_equal(embedding, whole[1][sorting][order])
         np.testing.assert_array_equal(logits, whole[2][sorting][order])
+
+
+def test_results_come_in_the_order_of_the_rows(checkpoint, tokens, monkeypatch):
+    monkeypatch.setitem(INFERENCE_TOKENS, "cpu", 2**11)
+    model = build(checkpoint, finetune_config())
+    rows = np.random.default_rng(0).permutation(240)[:50]
+    embedding, logits = predict_in_order(model, tokens, rows, CPU)
+    for i in (0, 7, 49):
+        with torch.no_grad():
+            alone = model.eval()(tokens.batch(rows[[i]]))
+        assert embedding[i] == pytest.approx(alone.embedding[0].numpy(), abs=1e-5)
+        assert logits[i] == pytest.approx(alone.logits[0].numpy(), abs=1e-5)

@@ -5,10 +5,10 @@ import peft
 import pytest
 import torch
 
-from reverse_perturbation.config import Lora
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.train import fit
+from reverse_perturbation.sections import Lora
 from tests.models.conftest import GENES, ONE, build, finetune_config
 
 LAYER = "backbone.transformer_encoder.layers."

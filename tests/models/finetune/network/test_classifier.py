@@ -5,11 +5,11 @@ import peft
 import pytest
 import torch
 
-from reverse_perturbation.config import Lora
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier, load_classifier, save_classifier
 from reverse_perturbation.models.finetune.training.train import fit
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
+from reverse_perturbation.sections import Lora
 from tests.models.conftest import CONDITIONS, GENES, ONE, build, finetune_config
 
 

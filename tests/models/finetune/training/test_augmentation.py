@@ -8,10 +8,10 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reverse_perturbation.config import Augmentation
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.training.augmentation import mix, resampler, thin
+from reverse_perturbation.sections import Augmentation
 
 CONDITIONS = np.array(["A", "A", "A", "B", "B", "C"], dtype=object)
 # Each cell has counts in a gene of its own, so that one sees whose molecules a synthetic cell has.

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from reverse_perturbation.config import Schedule
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.rank import rank_of_truth
 from reverse_perturbation.models.finetune.training.collapse import chance_mrr, check_collapse, relative_variance
 from reverse_perturbation.models.finetune.training.history import Epoch
 from reverse_perturbation.models.finetune.training.train import fit
+from reverse_perturbation.sections import Schedule
 from tests.models.conftest import ONE, build, finetune_config
 
 N, CONDITIONS = 270, 33  # as the real cells have for validation

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scgpt.preprocess import binning
 from scipy.stats import kstest
 
-from reverse_perturbation.config import Scgpt, ValueInput
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.tokens import Tokens
@@ -17,6 +16,7 @@ from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import ScgptCheckpoint
 from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, fit_scale, tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
+from reverse_perturbation.sections import Scgpt, ValueInput
 from tests.models.conftest import PARAMS
 
 WIDE = Scale(0.0, 5.0)
@@ -68,22 +68,6 @@ def test_log1p_by_hand():
 def test_log1p_values_stay_as_they_are_for_an_encoder_trained_on_them():
     tokens = tokens_of([[1, 3, 7]], totals=[1e4], scale=None, value_input="log1p")
     assert cell(tokens, 0) == pytest.approx({0: np.log(2), 1: np.log(4), 2: np.log(8)}, rel=1e-6)
-
-
-def test_a_batch_has_cls_first_and_padding_last():
-    batch = tokens_of([[0, 3, 1], [0, 0, 2]], value_input="binned").batch(np.array([1, 0]))
-    ids, values, padding = batch.ids, batch.values, batch.padding
-    assert ids.tolist() == [[101, 2, 100], [101, 1, 2]]
-    assert padding.tolist() == [[False, False, True], [False, False, False]]
-    assert values[:, 0].tolist() == [-2, -2]
-    assert values[0, 2] == -2
-
-
-def test_an_empty_batch_cell_is_cls_alone():
-    batch = tokens_of([[0, 0]]).batch(np.array([0]))
-    ids, padding = batch.ids, batch.padding
-    assert ids.tolist() == [[101]]
-    assert not padding.any()
 
 
 @pytest.mark.parametrize("mode", ["binned", "binned_random"])
@@ -196,12 +180,6 @@ def test_what_is_kept_of_a_large_cell_is_a_fair_choice():
     times = np.bincount(tokens.ids, minlength=20)
     assert times.sum() == 10_000
     assert abs(times - 500).max() < 5 * np.sqrt(500 * 0.75)
-
-
-def test_take_keeps_cells_together():
-    tokens = tokens_of([[1, 0, 2], [0, 5, 0], [0, 0, 0], [3, 1, 1]], value_input="log1p")
-    taken = tokens.take(np.array([3, 2, 0]))
-    assert [cell(taken, i) for i in range(3)] == [cell(tokens, i) for i in (3, 2, 0)]
 
 
 def test_the_scale_is_a_quantile_of_what_is_expressed():
