@@ -85,11 +85,11 @@ def ours(cells: AnnData, checkpoint: ScgptCheckpoint, dtype: torch.dtype = torch
 
 
 def theirs(cells: AnnData, folder: str) -> np.ndarray:
-    """Embed with upstream's code, told what this project bins: log1p of counts per ten thousand."""
-    told = AnnData(log1p_cp10k(cells.layers["counts"], depths(cells)), var={"gene": list(cells.var_names)})
+    """Embed with upstream's code, given what this project bins: log1p of counts per ten thousand."""
+    expression = AnnData(log1p_cp10k(cells.layers["counts"], depths(cells)), var={"gene": list(cells.var_names)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = embed_data(told, folder, gene_col="gene", device="cpu", use_fast_transformer=False)
+        found = embed_data(expression, folder, gene_col="gene", device="cpu", use_fast_transformer=False)
     return found.obsm["X_scGPT"]
 
 

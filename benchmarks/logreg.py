@@ -52,7 +52,7 @@ def screen(config: Simulated) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
 
 
 def theirs(x: sp.csr_matrix, y: np.ndarray, c: float, most: int = 5000) -> tuple[Weights, int]:
-    """Fit as the earlier project did, but not stopped before the minimum unless asked to."""
+    """Fit as the earlier project did, but stopped at its own tolerance or after `most` iterations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = Sklearn(C=c, max_iter=most).fit(x, y)

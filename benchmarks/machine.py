@@ -76,7 +76,7 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Print the rates that the others are held against."""
+    """Print the rates that the others are compared with."""
     dtypes = [torch.float32, torch.bfloat16] if has_bfloat16() else [torch.float32]
     rows = [
         {"rate": f"matrix product, {width} wide, {str(dtype).removeprefix('torch.')}"}

@@ -80,7 +80,7 @@ def looped(ranker: LibraryRanker, queries: np.ndarray) -> np.ndarray:
 
 
 def whole(size: Size) -> dict[str, object]:
-    """Answer every query in every way for one model: cells and pseudo-bulks, all libraries, both label spaces."""
+    """Rank every query in every way for one model: cells and pseudo-bulks, all libraries, both label spaces."""
     reference, labels, queries = embeddings(size)
     truth = np.array([f"G{i % size[3]:03}+ctrl" for i in range(len(queries))], dtype=object)
     cell_ids = np.array([f"c{i}" for i in range(len(reference) + len(queries))], dtype=object)

@@ -135,7 +135,7 @@ def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> W
     frozen = finetune_config(adaptation={"mode": "frozen"}, head={"readout": ["cls"]})
     model = EncoderClassifier(ScgptBackbone(architecture, vocabulary), torch.arange(NORMAN[1]), 2, frozen)
     rng = np.random.default_rng(0)
-    told = Tokens(
+    source = Tokens(
         ids=rng.integers(0, NORMAN[1], cells * tokens, dtype=np.int32),
         values=rng.random(cells * tokens, dtype=np.float32),
         offsets=np.arange(cells + 1) * tokens,
@@ -143,8 +143,8 @@ def run_embed(cells: int, tokens: int, layers: int, width: int, heads: int) -> W
         pad_id=vocabulary["<pad>"],
         pad_value=architecture.pad_value,
     )
-    embed_cells(model, told, np.arange(cells).astype(str).astype(object), ["a", "b"], Accelerator(cpu=True))
-    return operations(told.lengths, architecture), told.ids.nbytes + told.values.nbytes + 4 * cells * width
+    embed_cells(model, source, np.arange(cells).astype(str).astype(object), ["a", "b"], Accelerator(cpu=True))
+    return operations(source.lengths, architecture), source.ids.nbytes + source.values.nbytes + 4 * cells * width
 
 
 def run_search(cells: int, conditions: int) -> Work:
@@ -204,7 +204,7 @@ def limits(frame: pd.DataFrame, rates: tuple[dict[int, float], float]) -> list[s
 
 
 def costs(size: Size, embed: bool, profile: bool) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """Return what each stage costs at a size and, if asked for, the functions that most of the time goes to."""
+    """Return what each stage costs at a size and, where profiled, the functions that most of the time goes to."""
     rows: list[dict[str, object]] = []
     functions: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:

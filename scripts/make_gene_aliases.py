@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
+
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 
 OUTPUT = Path(__file__).parents[1] / "src/reverse_perturbation/data/screen/gene_aliases.csv"

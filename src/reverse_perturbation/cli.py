@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     run = stages if args.command == "stages" else import_module(COMMANDS[args.command][0]).main
+    sys.argv = [f"{parser.prog} {args.command}", *args.arguments]  # how its --help calls it
     try:
         return run(args.arguments) or 0
     except InputError as error:
@@ -46,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def stages(argv: Sequence[str]) -> int:
     """List the stages of dvc.yaml, or run one: the same as ``python -m reverse_perturbation.stages.NAME``."""
     if not argv or argv[0].startswith("-"):
-        argparse.ArgumentParser(prog="reverse-perturbation stages", description=stages.__doc__).parse_args(argv)
+        argparse.ArgumentParser(description=stages.__doc__).parse_args(argv)
         _list_stages()
         return 0
     name, *arguments = argv
     if not name.isidentifier() or find_spec(f"{STAGES}.{name}") is None:
         raise InputError(f"no stage {name}; `reverse-perturbation stages` lists them")
-    sys.argv = [f"reverse-perturbation stages {name}", *arguments]  # for its --help
+    sys.argv = [f"{sys.argv[0]} {name}", *arguments]
     import_module(f"{STAGES}.{name}").main(arguments)
     return 0
 

@@ -413,4 +413,4 @@ def test_no_overlap_with_the_vocabulary(simulated, tmp_path, capsys):
     renamed.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(SystemExit):
         run(tmp_path, params(data={"source": "h5ad", "path": "cells.h5ad"}), until="vocab_map")
-    assert "the foundation model's vocabulary" in capsys.readouterr().err
+    assert "foundation model's vocabulary" in capsys.readouterr().err

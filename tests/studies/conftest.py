@@ -42,20 +42,20 @@ def simulated(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A small repository, the folder one is in: the real params.yaml, two stages that do little, a preset ``toy``."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "params.yaml", ".")
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A small repository: the real params.yaml, two stages that do little, a preset ``toy``."""
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copy(ROOT / "params.yaml", folder)
     for name, content in {
         "dvc.yaml": DVC_YAML,
         "experiments/toy.yaml": PRESET,
         "data/norman_conditions.csv": "table\n",
-        "data/raw/cells.txt": "cells\n",
         "src/reverse_perturbation/code.py": "",
         ".gitignore": "/data/raw/*\n",
+        "data/raw/cells.txt": "cells\n",
     }.items():
-        path = tmp_path / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     for command in (
@@ -66,10 +66,20 @@ def repository(tmp_path, monkeypatch):
         "dvc config core.analytics false",
         "dvc config core.check_update false",
         "dvc repro -q",
+        "git add -A",
+        "git commit -qm start",
     ):
-        subprocess.run(command.split(), check=True, capture_output=True)
-    commit()
-    return tmp_path
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def repository(template, tmp_path, monkeypatch):
+    """A copy of the small repository, the folder one is in."""
+    folder = tmp_path / "repository"
+    shutil.copytree(template, folder)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def commit():

@@ -32,6 +32,7 @@ def dvc(*arguments):
     subprocess.run(["dvc", *arguments], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_rows_are_made_once_and_the_working_tree_stays(repository, capfd):
     before = (repository / "copy.txt").read_text()
     assert main(["toy"]) == 0
@@ -50,6 +51,7 @@ def test_rows_are_made_once_and_the_working_tree_stays(repository, capfd):
     assert {name: commit_of(row) for name, row in rows().items()}["all"] == made["all"][0], "not asked for"
 
 
+@pytest.mark.slow
 def test_a_row_with_other_settings_or_from_another_commit_is_made_again(repository):
     assert main(["toy", "own", "-S", "split.seed=7"]) == 0
     assert commit_of(rows("split.seed=7")["own"]) is not None
@@ -97,6 +99,7 @@ def test_what_a_killed_process_leaves_does_not_count_and_is_removed(repository):
     assert "Running" not in subprocess.run(["dvc", "exp", "show", "--csv"], capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_rows_that_failed_are_named_with_the_reason_and_the_others_made(repository, capfd):
     (repository / "experiments" / "toy.yaml").write_text(PRESET.replace("rows:", "rows:\n  none: {mask: none}"))
     commit()

@@ -8,10 +8,12 @@ import pandas as pd
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.contract import write_cells
 from reverse_perturbation.data.screen.genes import load_aliases
+from reverse_perturbation.data.screen.mask import target_columns
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.h5ad import read_source
 from reverse_perturbation.prepare.simulate import simulate
+from reverse_perturbation.prepare.targets import check_targets
 from reverse_perturbation.stages.arguments import parser, run
 
 
@@ -30,11 +32,16 @@ def prepare(args: argparse.Namespace, params: Params) -> None:
         adata = simulate(table, data.simulated, list(default_vocabulary()), load_aliases())
     else:
         adata = read_source(data.path)
+    labels = adata.obs["condition"].astype(str).unique()
+    targets = target_columns(labels, adata.var_names)
+    check_targets(data.path, targets, list(adata.var_names), default_vocabulary())
     write_cells(args.output, adata)
     controls = int(adata.obs["control"].sum())
+    unmeasured = sum(not columns for columns in targets.values())
     print(
-        f"prepare: {adata.n_obs:,} cells x {adata.n_vars:,} genes from {data.source} data, {controls:,} control "
-        f"cells, {adata.obs['condition'].nunique() - 1} perturbed conditions -> {args.output}"
+        f"prepare: {adata.n_obs:,} cells x {adata.n_vars:,} genes from {data.name} data, {controls:,} control cells, "
+        f"{len(labels) - 1} perturbed conditions of {len(targets)} targets, {unmeasured} of them not measured, so not "
+        f"masked -> {args.output}"
     )
 
 

@@ -91,8 +91,8 @@ def coverage(mapped: pd.DataFrame, targets: pd.DataFrame, umis: np.ndarray) -> d
     has_token = (mapped["match"] != "none").to_numpy()
     if not has_token.any():
         raise InputError(
-            f'var["gene_name"]: none of the {len(mapped):,} genes (for example {mapped["gene"].iloc[0]!r}) is in '
-            "the foundation model's vocabulary; it holds human gene symbols such as KLF1, not Ensembl ids or other species"
+            f'var["gene_name"]: none of the {len(mapped):,} genes (for example {mapped["gene"].iloc[0]!r}) is in the '
+            "foundation model's vocabulary; it holds human gene symbols such as KLF1, not Ensembl ids or other species"
         )
     current = mapped["gene"].map(resolve)
     measured = current.isin(set(targets["gene"].map(resolve))).to_numpy()

@@ -1,0 +1,74 @@
+"""A label spelt otherwise than its gene would escape the mask: it is refused, and nothing else is."""
+
+import pandas as pd
+import pytest
+
+from reverse_perturbation.data.screen.genes import load_aliases
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
+from reverse_perturbation.prepare.targets import check_targets, near_misses
+from tests.end_to_end.pipeline import ROOT
+
+SYMBOLS = default_vocabulary()
+GENES = ["KLF1", "KLF13", "HLA-B", "NKX2-5", "CEBPA", "MT-TP", "C3orf72"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "Klf1", "klf1", "KLF1.1", "KLF1-2", "KLF1_3", "KLF-1", "KLF_1", "KLF 1", "K-LF1",
+        "KLF1_sg1", "KLF1-sg2", "KLF1.sg3", "KLF1_sgRNA4", "KLF1_gRNA1", "KLF1_g2", "KLF1-guide3", "KLF1sg1",
+        "sgKLF1", "sgRNA_KLF1", "sgKLF1-2", "sgKLF1_3", "gKLF1", "g1_KLF1", "guide2-KLF1",
+        "KLF1_i", "KLF1_a", "KLF1_KO", "KLF1-kd", "KLF1_OE", "KLF1_P1", "KLF1_P1P2", "CRISPRi_KLF1_2", "KO_KLF1",
+        "CRISPRa-KLF1", "KLF1sgRNA12",
+        "Klf1_sg1", "sgKlf1.2", "klf-1-g3", "KLF1:1", "KLF1/2", "KLF1|sg1",
+    ],
+)  # fmt: skip
+def test_a_target_that_is_almost_a_gene_is_found(target):
+    assert near_misses([target], GENES, SYMBOLS) == {target: "KLF1"}
+
+
+@pytest.mark.parametrize(
+    "target", ["KLF1", "KLF2", "HLA-A", "HLA-C", "NKX2-1", "CEBPB", "MTTP", "SET", "SGK1", "GATA1", "ATF2"]
+)
+def test_a_gene_that_is_another_gene_is_not(target):
+    assert near_misses([target], GENES, SYMBOLS) == {}
+
+
+def test_synonyms_are_matched_by_the_mask_itself():
+    alias, symbol = "C19orf26", load_aliases()["C19orf26"]
+    assert near_misses([alias], [symbol], SYMBOLS) == {}
+    assert near_misses([f"{alias}_sg1"], [symbol], SYMBOLS) == {f"{alias}_sg1": symbol}
+
+
+def test_no_target_of_norman_resembles_another_gene():
+    """All of 60,694 genes measured but the targets themselves."""
+    labels = pd.read_csv(ROOT / "data" / "norman_conditions.csv")["condition"]
+    targets = {gene for label in labels for gene in label.split("+")} - {"ctrl"}
+    assert len(targets) > 100
+    assert near_misses(targets, [gene for gene in SYMBOLS if gene not in targets], SYMBOLS) == {}
+
+
+def test_ensembl_ids_differ_by_version_only():
+    assert near_misses(["ENSG00000105610.5"], ["ENSG00000105610"], SYMBOLS) == {"ENSG00000105610.5": "ENSG00000105610"}
+    assert near_misses(["ENSG00000105610"], ["ENSG00000105610.2"], SYMBOLS) == {"ENSG00000105610": "ENSG00000105610.2"}
+    assert near_misses(["ENSG00000105610"], ["ENSG00000105611"], SYMBOLS) == {}
+
+
+def test_the_error_names_file_target_and_gene():
+    with pytest.raises(
+        InputError, match=r"mine\.h5ad: .*'KLF1_sg1' is almost 'KLF1'.*Write each target exactly as its gene"
+    ):
+        check_targets("mine.h5ad", ["KLF1_sg1", "CEBPA"], GENES, SYMBOLS)
+    many = [f"{gene}_sg1" for gene in ("KLF1", "KLF13", "HLA-B", "NKX2-5", "CEBPA", "C3orf72")]
+    with pytest.raises(InputError, match=r"and 1 more; the mask"):
+        check_targets("mine.h5ad", many, GENES, SYMBOLS)
+
+
+def test_symbols_against_ensembl_ids_are_refused():
+    ids = [f"ENSG{i:011d}" for i in range(3)]
+    with pytest.raises(InputError, match=r"names targets by symbols .* holds Ensembl ids; the mask would hide nothing"):
+        check_targets("mine.h5ad", ["KLF1"], ids, SYMBOLS)
+    with pytest.raises(InputError, match=r"names targets by Ensembl ids .* holds symbols"):
+        check_targets("mine.h5ad", ids, GENES, SYMBOLS)
+    check_targets("mine.h5ad", ids, [*ids, "ENSG00000999999"], SYMBOLS)
