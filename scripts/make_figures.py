@@ -137,7 +137,7 @@ BOXES: dict[str, tuple[float, float, str]] = {
     "audit": (1, 3.0, "describe\nthe counts"),
     "vocab_map": (1, 2.0, "genes to\ntokens"),
     "split": (1, 1.0, "reference,\nvalidation,\nquery"),
-    "pretrain": (2, 2.5, "scGPT: official\nor in domain"),
+    "pretrain": (2, 2.5, "scGPT: official\nor a small one"),
     "baseline": (2, 1.25, "logreg, PCA"),
     "probe": (2, 0.0, "look for leaks"),
     "finetune": (3, 3.0, "scGPT alone"),
@@ -151,7 +151,7 @@ BOXES: dict[str, tuple[float, float, str]] = {
     "report": (7, 1.75, "tables, plots,\nverdict"),
 }
 BANDS = {"data": (0, 1, "#4477AA"), "models": (2, 4, "#AA3377"), "evaluation": (5, 7, "#228833")}
-LOOPS = {"foreach ${baselines}": "× baselines", "foreach ${seeds}": "× seeds", "matrix": "× models, seeds"}
+LOOPS = {"foreach ${baselines}": "per baseline", "foreach ${seeds}": "per seed", "matrix": "per model, seed"}
 WIDTH, HEIGHT = 0.79, 0.78  # of a box, in columns and rows
 LINE = 0.165  # in rows
 
@@ -203,7 +203,7 @@ def draw_pipeline(repeated: Mapping[str, str], edges: Sequence[tuple[str, str]])
             )  # fmt: skip
         lines = [(line, {"size": 10, "weight": "bold"}) for line in name.split("\n")]
         lines += [(line, {"size": 8.2, "color": "0.25"}) for line in words.split("\n")]
-        lines += [(repeated[stage], {"size": 8.2, "color": colour, "style": "italic"})] if repeated[stage] else []
+        lines += [(repeated[stage], {"size": 7.8, "color": colour, "style": "italic"})] if repeated[stage] else []
         for i, (line, style) in enumerate(lines):
             axes.text(x, y + LINE * ((len(lines) - 1) / 2 - i), line, ha="center", va="center", **style)
     return figure
@@ -223,19 +223,21 @@ def _arrow(before: tuple[float, float], after: tuple[float, float]) -> FancyArro
 
 def digest(content: object) -> str:
     """Return the hash of what a picture shows."""
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(content, sort_keys=True, default=asdict).encode()).hexdigest()
+
+
+def contents() -> dict[str, Any]:
+    """Return what each picture shows, by its file name."""
+    stages = pipeline()
+    return {"gap_by_screen.png": gaps(), "pipeline.png": stages, "pipeline.svg": stages}
 
 
 def main() -> None:
     """Draw all figures."""
     mpl.rcParams["svg.hashsalt"] = "reverse-perturbation"  # the same file each time
     FIGURES.mkdir(parents=True, exist_ok=True)
-    points, stages = gaps(), pipeline()
-    for figure, shown, name in (
-        (draw_gaps(points), [asdict(point) for point in points], "gap_by_screen.png"),
-        (draw_pipeline(*stages), stages, "pipeline.png"),
-        (draw_pipeline(*stages), stages, "pipeline.svg"),
-    ):
+    for name, shown in contents().items():
+        figure = draw_gaps(shown) if name.startswith("gap") else draw_pipeline(*shown)
         about = {"Description": digest(shown)} | ({"Date": None} if name.endswith(".svg") else {})
         figure.savefig(FIGURES / name, dpi=200, metadata=about)
         print(f"make_figures: {(FIGURES / name).relative_to(ROOT)}")

@@ -1,90 +1,151 @@
-"""What the docs tell a reader to write works as it stands there; what they name is there."""
+"""The docs are true: what they name exists, commands and examples work, numbers are those of the results files."""
 
+import json
 import re
-import runpy
+import shlex
+import shutil
+import subprocess
 import sys
-from pathlib import Path
-from unittest.mock import patch
+from importlib.util import module_from_spec, spec_from_file_location
+from os import environ
+from typing import get_args
 
+import numpy as np
+import pandas as pd
 import pytest
-from ruamel.yaml import YAML
+from PIL import Image
 
-from reverse_perturbation.comparison.compare import Run, check_aligned
+from reverse_perturbation.cli import COMMANDS
+from reverse_perturbation.metrics.registry import Place
 from reverse_perturbation.storage import read_json
-from tests.end_to_end.pipeline import ROOT, inside, params, run
-from tests.stages.test_dependencies import imported, needed
+from reverse_perturbation.studies import presets
+from tests.end_to_end.pipeline import ROOT, inside, params, yaml
 
-DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "models" / "README.md"])
+PACKAGE = ROOT / "src" / "reverse_perturbation"
+DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "models" / "README.md", ROOT / "data/raw/README.md"])
+KEYS = yaml.load(ROOT / "params.yaml")
+# Files of the examples in adding.md.
+EXAMPLES = {"src/reverse_perturbation/models/baselines/centroid.py", "experiments/lora_ranks.yaml"}
+EXAMPLES |= {"encoder/vocabulary.py", "encoder/checkpoint.py"}  # of any foundation model
+# What looks like a key and is a function of the package scgpt or a file.
+NO_KEYS = {
+    "scgpt.tasks.embed_data",
+    "scgpt.preprocess",
+    "scgpt.tokenizer",
+    "library_query.md",
+    "library_query.csv",
+    "pretrain.py",
+}
 
-
-def block(document: str, language: str) -> str:
-    (text,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / document).read_text(), flags=re.S)
-    return text
-
-
-def call(target: Path | str, *arguments: str) -> None:
-    with patch.object(sys, "argv", [str(target), *arguments]):
-        if isinstance(target, Path):
-            runpy.run_path(str(target), run_name="__main__")
-        else:
-            sys.modules.pop(target, None)
-            runpy.run_module(target, run_name="__main__")
-
-
-def test_a_model_added_as_the_docs_say_is_evaluated_like_the_others(tmp_path):
-    """Its own stage, then what every model goes through; it is better than chance on simulated cells."""
-    run(tmp_path, params(), until="logreg@logreg")
-    module = tmp_path / "centroid.py"
-    module.write_text(block("adding.md", "python"))
-    (stage,) = YAML(typ="safe").load(block("adding.md", "yaml")).values()
-    command = stage["cmd"].split()
-    assert command[:3] == ["python", "-m", "reverse_perturbation.stages.centroid"]
-    inputs = ["--cells", "data/prepared/cells.h5ad", "--split", "data/split/split.csv"]
-    with inside(tmp_path):
-        call(module, *command[3:])
-        call(
-            "reverse_perturbation.stages.evaluate", *inputs, "--models", "centroid", "logreg", "--outputs",
-            "data/outputs", "--metrics", "metrics", "--scores", "data/scores",
-        )  # fmt: skip
-        check_aligned([Run.load(f"{name}-42", "metrics", "data/scores") for name in ("logreg", "centroid")])
-    found = read_json(tmp_path / "metrics" / "centroid-42.json")
-    assert found["exact_hit@1"] > 1.5 / found["provenance"]["conditions"]
+every_document = pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
-def test_the_stage_in_the_docs_names_the_code_it_uses(tmp_path):
-    module = tmp_path / "centroid.py"
-    module.write_text(block("adding.md", "python"))
-    (stage,) = YAML(typ="safe").load(block("adding.md", "yaml")).values()
-    uses = set().union(*(needed(file) for file in imported(module)))
-    named = {dep for dep in stage["deps"] if dep.endswith(".py")} - {"src/reverse_perturbation/stages/centroid.py"}
-    assert named == {file.relative_to(ROOT).as_posix() for file in uses}
+def blocks(name, language):
+    text = (ROOT / "docs" / name).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_links_and_scripts_in_the_docs_are_there(document):
+def commands(document):
+    """The words of each call of make and of reverse-perturbation in a document's blocks."""
+    lines, language = [], None
+    for line in document.read_text().replace("\\\n", " ").split("\n"):
+        if line.startswith("```"):
+            language = line[3:] if language is None else None
+        elif language == "" or (language is None and line.startswith("    ")):
+            lines += [part.strip() for part in re.split(r" && |; ", line.partition(" # ")[0])]
+    return [shlex.split(line) for line in lines if line.startswith(("make ", "reverse-perturbation "))]
+
+
+# What the docs name
+
+
+@every_document
+def test_links_lead_somewhere(document):
+    for link, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", document.read_text()):
+        if not link.startswith("http"):
+            target = document.parent / link if link else document
+            assert target.exists(), link
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.M) if anchor else []
+            slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert not anchor or anchor in slugs, f"{link}#{anchor}"
+
+
+@every_document
+def test_files_named_in_the_docs_exist(document):
+    names = re.findall(r"(?<![\w/:.-])((?:[\w.]+/)+\w+\.(?:py|sh|ya?ml|csv|toml))\b", document.read_text())
+    for name in set(names) - EXAMPLES:
+        if not name.startswith(("data/prepared", "data/split", "data/vocab")):  # made by the pipeline
+            assert any((folder / name).exists() for folder in (ROOT, PACKAGE, document.parent)), name
+
+
+@every_document
+def test_settings_in_the_docs_are_keys(document):
     text = document.read_text()
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
-        assert link.startswith("http") or (document.parent / link).exists(), link
-    for name in re.findall(r"(?:scripts|tests)/[\w/]+\.(?:sh|py)", text):
-        assert (ROOT / name).exists(), name
+    names = re.findall(r"-S '?\"?([\w.]+)=", text)
+    if document.name != "review.md":  # it quotes a revision with other names
+        names += [name for name in re.findall(r"`(\w+(?:\.\w+)+)(?:=[^`]*)?`", text) if name.split(".")[0] in KEYS]
+    for name in set(names) - NO_KEYS:
+        section = KEYS
+        for part in name.split("."):
+            assert part in section, name
+            section = section[part]
 
 
-def test_every_setting_in_the_docs_is_a_key():
-    keys = YAML(typ="safe").load(ROOT / "params.yaml")
-    for document in DOCS:
-        for name in re.findall(r"-S '?\"?([\w.]+)=", document.read_text()):
-            section = keys
-            for part in name.split("."):
-                assert part in section, f"{document.name}: {name}"
-                section = section[part]
+@every_document
+def test_commands_in_the_docs_are_known(document):
+    made = (ROOT / "Makefile").read_text()
+    for program, *arguments in commands(document):
+        if program == "make":
+            assert all(re.search(rf"^{word}:", made, flags=re.M) for word in arguments if "=" not in word), arguments
+        else:
+            assert arguments[0] in COMMANDS
+    for name in re.findall(r"`reverse-perturbation (\w+)", document.read_text()):
+        assert name in COMMANDS, name
 
 
-def test_the_tables_of_experiments_in_the_docs_have_names_and_columns():
-    """DVC holds each pattern against a column's name from its beginning, and without the names no row can be told."""
-    columns = {"Experiment", *paths(YAML(typ="safe").load(ROOT / "params.yaml"))}
-    columns |= set(paths(read_json(ROOT / "metrics" / "comparison.json")))
-    files = [f"metrics/{name}-42.json" for name in ("logreg_default", "pca")]
-    columns |= {f"{file}:{path}" for file in files for path in paths(read_json(ROOT / file))}
+@every_document
+def test_presets_rows_and_settings_in_the_docs_are_accepted(document, tmp_path):
+    example = blocks("adding.md", "yaml")[1]
+    with inside(with_presets(tmp_path, lora_ranks=example)):
+        for words in commands(document):
+            if words[:2] != ["reverse-perturbation", "experiments"] or len(words) == 2:
+                continue
+            name, *rest = words[2:]
+            at = [i for i, word in enumerate(rest) if word in ("-S", "-j")]
+            settings = [rest[i + 1] for i in at if rest[i] == "-S"]
+            rows = [word for i, word in enumerate(rest) if i not in at and i - 1 not in at]
+            preset = presets.load_preset(name, presets.parse_overrides(settings))
+            assert presets.select(preset.rows, rows, preset.file)
+            assert presets.resolve(preset)
+
+
+def with_presets(folder, **examples):
+    """A folder with the presets of the repository and others."""
+    shutil.copytree(ROOT / "experiments", folder / "experiments")
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / file, folder)
+    for name, text in examples.items():
+        (folder / "experiments" / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_every_preset_is_in_the_table():
+    rows = table("docs/experiments.md", "preset")
+    names = [row["preset"].strip("`") for row in rows]
+    assert sorted(names) == sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+    with inside(ROOT):
+        loaded = {name: presets.load_preset(name) for name in names}
+    for name, row in zip(names, rows, strict=True):
+        assert bool(row["writes"]) == bool(loaded[name].report), name
+    assert f"{len(loaded['ablation'].rows)} variants" in dict(zip(names, rows, strict=True))["ablation"]["rows"]
+    assert f"`ablation`: {len(loaded['ablation'].rows)} rows" in (ROOT / "docs" / "results.md").read_text()
+
+
+def test_tables_of_experiments_have_names_and_columns():
+    """DVC matches each pattern with a column's name from its beginning; without names no row can be told."""
+    columns = {"Experiment", *paths(KEYS), *paths(read_json(ROOT / "metrics" / "comparison.json"))}
+    for name in ("logreg_default", "pca"):
+        columns |= {f"metrics/{name}.json:{path}" for path in paths(read_json(ROOT / "metrics" / f"{name}.json"))}
     shown = [
         keep for page in DOCS for keep in re.findall(r"dvc exp show --drop '\.\*' --keep '([^']+)'", page.read_text())
     ]
@@ -99,3 +160,359 @@ def paths(content, prefix=""):
     """The names DVC gives the leaves of a file."""
     for key, value in content.items():
         yield from paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+
+# The examples of adding.md
+
+RUN = """
+import json, sys
+from pathlib import Path
+from tests.end_to_end.pipeline import run
+run(Path(sys.argv[1]), json.loads(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory):
+    """The pipeline run by a copy of the code with the example baseline and metric put where the docs say."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    package = folder / "src" / "reverse_perturbation"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    baseline, metric = blocks("adding.md", "python")
+    (package / "models" / "baselines" / "centroid.py").write_text(baseline)
+    registry = package / "metrics" / "registry.py"
+    before, end, after = registry.read_text().partition(")\nREGISTRY = ")
+    registry.write_text(before + metric + end + after)
+    content = params(models=["scgpt"], seeds=[0], **yaml.load(blocks("adding.md", "yaml")[0]))
+    content["baselines"] = [*content["baselines"], "centroid"]
+    work = folder / "work"
+    work.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", RUN, str(work), json.dumps(content)],
+        check=True,
+        cwd=ROOT,
+        env=environ | {"PYTHONPATH": f"{folder / 'src'}:{ROOT}"},
+    )
+    return work
+
+
+@pytest.mark.slow
+def test_the_example_baseline_is_one_of_the_models(newcomer):
+    metrics = read_json(newcomer / "metrics" / "centroid.json")
+    assert metrics["mrr"] > 1.3 * metrics["chance"]["mrr"], "it learned something"
+    assert len(pd.read_csv(newcomer / "models" / "centroid" / "choices.csv")) == 3
+    comparison = read_json(newcomer / "metrics" / "comparison.json")
+    assert comparison["centroid"]["mrr"] == metrics["mrr"]
+    assert comparison["gaps"]["centroid"]["mrr"].keys() >= {"mean", "low", "high"}
+    report = (newcomer / "results" / "reports" / "report.md").read_text()
+    assert "\n| centroid |" in report
+    assert "- `centroid`: Nearest centroid" in report
+    grid = pd.read_csv(newcomer / "results" / "reports" / "library_query.csv")
+    assert "centroid" in set(grid["model"])
+
+
+@pytest.mark.slow
+def test_the_example_metric_is_in_the_places_it_names(newcomer):
+    metrics = read_json(newcomer / "metrics" / "scgpt-0.json")
+    assert 0.5 < metrics["outranked"] < 1
+    assert metrics["chance"]["outranked"] == 0.5
+    comparison = read_json(newcomer / "metrics" / "comparison.json")
+    for part in ("scgpt", "centroid", "gap", "interval"):
+        assert "outranked" in comparison[part], part
+    report = (newcomer / "results" / "reports" / "report.md").read_text()
+    assert re.search(r"^\| model .*\| outranked ", report, flags=re.M)
+    assert "\n| scgpt | outranked |" in report
+    assert "outranked" in pd.read_csv(newcomer / "results" / "reports" / "library_query.csv")
+
+
+def test_the_example_preset_is_accepted(tmp_path):
+    with inside(with_presets(tmp_path, lora_ranks=blocks("adding.md", "yaml")[1])):
+        rows = presets.resolve(presets.load_preset("lora_ranks"))
+    assert rows["2"].experiment == "lora-ranks-2"
+    assert {name: row.params.finetune.adaptation.lora.rank for name, row in rows.items()} == {"2": 2, "8": 8, "32": 32}
+    assert rows["8"].params.data.source == "h5ad", "settings of its base"
+    assert [row.targets for row in rows.values()] == [["compare"]] * 3
+
+
+def test_the_docs_name_every_place_and_every_field():
+    assert [row["place"].strip("`") for row in table("docs/adding.md", "place")] == list(get_args(Place))
+    assert [row["key"].strip("`") for row in table("docs/adding.md", "key")] == list(presets.FIELDS)
+
+
+# The numbers
+
+
+def table(name, first, which=0):
+    """Rows of the table of a document whose first column has a name; the n-th where there are several."""
+    found = []
+    for text in re.findall(r"(?:^\|.*\|\n)+", (ROOT / name).read_text(), flags=re.M):
+        header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().split("\n")]
+        if header[0] == first:
+            found.append([dict(zip(header, row, strict=True)) for row in rows])
+    return found[which]
+
+
+def numbers(text):
+    return re.findall(r"(?<![\w.@])[-+]?\d[\d,]*(?:\.\d+)?(?:e-\d+)?", text)
+
+
+def agree(text, values):
+    """Every number of a text is the value at its place, rounded to the decimals it is printed with."""
+    printed = numbers(text)
+    assert len(printed) == len(values), f"{text!r}: {values}"
+    for number, value in zip(printed, values, strict=True):
+        mantissa, _, exponent = number.replace(",", "").partition("e")
+        unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+        assert abs(float(number.replace(",", "")) - value) <= unit * 0.501, f"{number} in {text!r}, but {value}"
+
+
+def results(name):
+    return read_json(ROOT / "results" / "reports" / f"{name}.json")
+
+
+def hits(row, model):
+    return [row[model]["exact_hit@1"], row[model]["mrr"]]
+
+
+def gap(row, prefix="", metric="mrr"):
+    return [row[f"{prefix}gap"][metric], *(row[f"{prefix}interval"][metric][end] for end in ("low", "high"))]
+
+
+MODELS = {"scGPT alone": "scgpt", "fusion": "fusion", "tuned logreg": "logreg", "logreg with depth": "logreg_depth"}
+
+
+def splits():
+    return [row for row in results("norman_subset")["rows"].values() if row["mask"] == "all_targets"]
+
+
+def over_splits(*keys):
+    return float(np.mean([row[keys[0]][keys[1]] for row in splits()]))
+
+
+def test_real_cells_in_the_readme():
+    rows = results("norman_subset")["rows"]
+    shown = table("README.md", "mask, split seed")
+    assert len(shown) == len(rows) + 1
+    for line in shown:
+        label = line["mask, split seed"].strip("*")
+        if label == "all_targets, mean of three":
+            for column, model in MODELS.items():
+                agree(line[column], [over_splits(model, "exact_hit@1"), over_splits(model, "mrr")])
+            agree(line["scGPT's gap in mrr (95 %)"], [over_splits("gap", "mrr")])
+            agree(line["fusion's gap in mrr (95 %)"], [over_splits("fusion_gap", "mrr")])
+            continue
+        row = rows[label.replace(", ", "-")]
+        for column, model in MODELS.items():
+            agree(line[column], hits(row, model))
+        agree(line["scGPT's gap in mrr (95 %)"], gap(row))
+        agree(line["fusion's gap in mrr (95 %)"], gap(row, "fusion_"))
+
+
+def test_simulated_cells_in_the_readme():
+    default, scale = read_json(ROOT / "metrics" / "comparison.json"), results("norman_scale")["rows"]["specification"]
+    for line, row in zip(table("README.md", "simulated screen"), (default, scale), strict=True):
+        for column, model in MODELS.items():
+            assert (line[column] == "-") == (model not in row)
+            agree(line[column], hits(row, model) if model in row else [])
+        agree(line["scGPT's gap in mrr (95 %)"], gap(row))
+
+
+def sentences():
+    """Pattern of a sentence with its numbers in groups, and their values."""
+    subset, (first, *_) = results("norman_subset"), splits()
+    pooled = {model: list(subset["pooled"][model]["mrr"].values()) for model in ("scgpt", "fusion")}
+    n = first["conditions"]
+    best = [1 / n, float(np.mean(1 / np.arange(1, n + 1)))]
+    ablation = results("ablation")["rows"]
+    lost = {row: ablation["default"]["mrr"] - ablation[row]["mrr"] for row in ("binned", "frozen")}
+    return [
+        ("README.md", r"is (\S+) above tuned logistic .* in mrr \(95 % interval (\S+) to (\S+)\) and", pooled["scgpt"]),
+        ("README.md", r"both fused are (\S+) above", pooled["fusion"][:1]),
+        ("README.md", r"\((\S+) vs (\S+) mrr\)", [over_splits("logreg_depth", "mrr"), over_splits("scgpt", "mrr")]),
+        ("README.md", r"(\d+) conditions, (\d+) query cells per split", [n, first["queries"]]),
+        ("README.md", r"chance is (\S+) / (\S+) ", best),
+        ("docs/results.md", r"x 500 genes, (\d+) conditions", [n]),
+        ("docs/results.md", r"together, (\S+) query cells", [subset["pooled"]["query_cells"]]),
+        ("docs/results.md", r"tuned logreg has (\S+) in mrr", [first["logreg"]["mrr"]]),
+        ("docs/results.md", r"\(`binned`\) cost (\S+) in mrr", [lost["binned"]]),
+        ("docs/results.md", r"a frozen one costs (\S+)\.\s", [lost["frozen"]]),
+    ]  # fmt: skip
+
+
+def test_sentences_with_numbers():
+    for name, pattern, values in sentences():
+        text = " ".join((ROOT / name).read_text().split())
+        (found,) = re.finditer(pattern, text)
+        agree(" ".join(found.groups()), values)
+
+
+def test_results_of_real_cells():
+    subset = results("norman_subset")
+    for line, model in zip(table("docs/results.md", "minus tuned logreg"), ("scgpt", "fusion"), strict=True):
+        for metric in ("mrr", "exact_hit@1", "ndcg@5"):
+            found = subset["pooled"][model][metric]
+            agree(line[metric], [found["gap"], found["low"], found["high"]])
+    for line in table("docs/results.md", "split seed"):
+        row = subset["rows"][f"all_targets-{line['split seed']}"]
+        agree(line["logreg with depth"], [row["logreg_depth"]["mrr"]])
+        for column, model, prefix in (("scGPT alone minus it", "scgpt", ""), ("fusion minus it", "fusion", "fusion_")):
+            found = row[f"{prefix}gaps"]["logreg_depth"]["mrr"]
+            agree(line[column], [row[model]["mrr"] - row["logreg_depth"]["mrr"], found["low"], found["high"]])
+
+
+def test_results_of_several_cells():
+    grid = pd.read_csv(ROOT / "results" / "reports" / "norman_subset" / "library_query.csv")
+    grid = grid[(grid["part"] == "query") & (grid["labels"] == "canonical")]
+    names = {"scGPT alone": "scgpt", "logreg with depth": "logreg_depth"}
+    for line in table("docs/results.md", "model"):
+        ranked, _, similarity = line["ranked by"].partition(" library, ")
+        rows = grid[(grid["model"] == names.get(line["model"], line["model"])) & (grid["ranking"] == ranked)]
+        if similarity:
+            rows = rows[(rows["embedding"] == "plain") & (rows["similarity"] == similarity.lower())]
+        mrr = rows.set_index("cells_per_query")["mrr"]
+        agree(f"{line['one cell']} {line['ten cells']}", [mrr[1], mrr[10]])
+
+
+def test_results_of_the_ablation():
+    rows = results("ablation")["rows"]
+    for line in table("docs/results.md", "row"):
+        agree(f"{line['exact_hit@1']} {line['mrr']}", hits(rows, line["row"]))
+
+
+def value(row, column):
+    return float(row[column].replace(",", ""))
+
+
+def benchmark(name, *keys):
+    """The table of a benchmark, its rows by the cells of some columns."""
+    rows = table(f"results/benchmarks/{name}.md", keys[0])
+    return {tuple(row[key] for key in keys) if keys[1:] else row[keys[0]]: row for row in rows}
+
+
+def test_speed_of_single_steps():
+    tokens = benchmark("tokens", "way")
+    of_tokens = [
+        [value(tokens[f"this project, {way}"], f"over {other}") for other in ("embed_data", "preprocess")]
+        for way in ("binned", "binned_random", "log1p")
+    ]
+    large, small = benchmark("embed", "way"), benchmark("embed_small", "way")["this project, float32"]
+    float32, bfloat16 = large["this project, float32"], large["this project, bfloat16"]
+    steps = benchmark("finetune_step", "backbone, step", "loop")
+    ours = {step.partition(", ")[0]: row for (step, loop), row in steps.items() if loop == "this project"}
+    search = benchmark("search", "library", "similarity")
+    faster = {kind: value(row, "times faster") for kind, row in search.items() if kind[0] != "the whole grid"}
+    cells = [times for (library, _), times in faster.items() if library.startswith("raw_cell")]
+    others = [times for (library, _), times in faster.items() if not library.startswith("raw_cell")]
+    logreg, norman = benchmark("logreg", "fit"), benchmark("logreg_norman", "fit")
+    theirs, lowest, level = (norman[f"C 0.01, {whose}"] for whose in ("theirs", "ours", "ours, as low as theirs"))
+    expected = [
+        of_tokens[0][:1],
+        of_tokens[0][1:],
+        of_tokens[1],
+        of_tokens[2],
+        [
+            value(float32, "over upstream"),
+            100 * value(float32, "share"),
+            *(value(float32, column) for column in ("GFLOP a second", "machine's", "largest difference")),
+        ],
+        [value(bfloat16, "over upstream"), value(bfloat16, "smallest cosine")],
+        [value(small, "over upstream"), 100 * value(small, "share"), value(small, "largest difference")],
+        *(
+            [value(row, "over plain"), value(row, "scores moved"), 100 * value(row, "share of the matrix rate")]
+            for row in (ours["12 x 512"], ours["2 x 64"], ours["4 x 64"])
+        ),
+        None,  # dvc repro: in no file
+        [min(cells), max(cells), min(others), max(others)],
+        [
+            value(logreg[f"C {c}, {kind}"], "times faster")
+            for kind in ("ours, as low as theirs", "ours")
+            for c in ("0.03", "1")
+        ],
+        [
+            value(logreg["7 C, ours"], "times faster"),
+            value(logreg["7 C, ours, from scratch"], "seconds") / value(logreg["7 C, ours"], "seconds"),
+        ],
+        [
+            value(level, "times faster"),
+            value(level, "iterations"),
+            value(theirs, "objective above the lowest") - value(level, "objective above the lowest"),
+            *(value(row, metric) for metric in ("exact_hit@1", "mrr") for row in (level, theirs)),
+            value(lowest, "times faster"),
+        ],
+    ]
+    for line, values in zip(table("docs/speed.md", "work"), expected, strict=True):
+        if values is not None:
+            agree(line["measured"], values)
+
+
+def test_speed_of_stages():
+    by_size = [row for row in table("results/benchmarks/stages.md", "stage") if row["cells"] == "91,205"]
+    measured = {row["stage"]: row for row in by_size}
+    for row in table("results/benchmarks/stages.md", "stage", 1):
+        measured[f"{row['stage']}, {row['cells']} cells of {row['tokens']} tokens"] = row
+    for line in table("docs/speed.md", "stage"):
+        row = measured[line["stage"]]
+        for column in ("seconds", "peak, GB", "GFLOP", "GB in and out"):
+            agree(line[column], [] if line[column] == "-" else [value(row, column)])
+        agree(line["limit, s"], [value(row, "limit, s")])
+
+
+def test_speed_in_sentences():
+    protocol, speed = (" ".join((ROOT / "docs" / name).read_text().split()) for name in ("protocol.md", "speed.md"))
+    search = benchmark("search", "library", "similarity")
+    grid = search["the whole grid", "both"]
+    shares = [
+        {row["operation"].strip("`"): 100 * value(row, "share") for row in table(f"results/benchmarks/{name}.md", *at)}
+        for name, *at in (("embed", "operation"), ("embed", "operation", 1), ("embed_small", "operation"))
+    ]
+    attention = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    bfloat16 = benchmark("embed", "way")["this project, bfloat16"]
+    norman = benchmark("logreg_norman", "fit")
+    rates = re.search(
+        r"(\d+) GFLOP/s in matrix products 64 wide, (\d+) GFLOP/s in matrix products 512 wide, (\d+) GB/s",
+        (ROOT / "results" / "benchmarks" / "stages.md").read_text(),
+    )
+    narrow, wide, copy = map(int, rates.groups())
+    for text, pattern, values in (
+        (
+            protocol,
+            r"takes (\S+) s on one thread by nearest cell and (\S+) s by vote",
+            [value(search[kind, "cosine"], "search, s") for kind in ("raw_cell", "raw_cell_vote")],
+        ),
+        (
+            protocol,
+            r"label spaces takes (\S+) minutes and (\S+) GB",
+            [value(grid, "search, s") / 60, value(grid, "peak, GB")],
+        ),
+        (speed, r"in that run (\d+) GFLOP/s, (\d+) at width 64, and (\d+) GB/s", [wide, narrow, copy]),
+        (speed, r"on one thread at the (\d+) GFLOP/s above", [wide]),
+        (
+            speed,
+            r"It needs (\d+) iterations at C 0.01, where scikit-learn has not converged after (\d+)",
+            [value(norman[f"C 0.01, {whose}"], "iterations") for whose in ("ours", "theirs")],
+        ),
+        (speed, r"\(`addmm`\) take (\d+) %, attention (\d+) %", [shares[0]["aten::addmm"], shares[0][attention]]),
+        (speed, r"bfloat16\.\*\* Attention takes (\d+) %", [shares[1][attention]]),
+        (speed, r"Hence (\d+) % of the bfloat16 matrix rate", [100 * value(bfloat16, "share")]),
+        (speed, r"four heads of 16, takes (\d+) %", [shares[2][attention]]),
+    ):
+        (found,) = re.finditer(pattern, text)
+        agree(" ".join(found.groups()), values)
+
+
+# The figures
+
+
+def test_the_figures_show_the_results_and_the_pipeline_of_today():
+    """The hash of what each shows is in its metadata; `python scripts/make_figures.py` draws them again."""
+    spec = spec_from_file_location("make_figures", ROOT / "scripts" / "make_figures.py")
+    assert spec is not None
+    script = sys.modules["make_figures"] = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    shown = script.contents()
+    for name, content in shown.items():
+        path = ROOT / "docs" / "figures" / name
+        about = path.read_text() if path.suffix == ".svg" else Image.open(path).text["Description"]
+        assert script.digest(content) in about, f"{name} is out of date: run python scripts/make_figures.py"
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"docs/figures/{name}" in readme for name in shown if name.endswith(".png"))

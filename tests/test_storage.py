@@ -123,7 +123,7 @@ BROKEN = {
 def test_a_broken_model_is_named_with_what_makes_it_again(tmp_path, name):
     save_weights(tmp_path / "m", WEIGHTS, {})
     BROKEN[name](tmp_path / "m")
-    with pytest.raises(InputError, match=r"/m: not a saved baseline@pca \(.*\); run `dvc repro baseline@pca` again$"):
+    with pytest.raises(InputError, match=r"/m: not saved weights \(.*\); run `dvc repro baseline@pca` again$"):
         load_weights(tmp_path / "m", kept, "baseline@pca")
 
 
@@ -134,7 +134,7 @@ def test_what_is_no_such_model_is_named_too(tmp_path, error):
     def build(*_):
         raise error("classes")
 
-    with pytest.raises(InputError, match=r"/m: not a saved logreg .*classes"):
+    with pytest.raises(InputError, match=r"/m: not saved weights .*classes"):
         load_weights(tmp_path / "m", build, "logreg")
 
 

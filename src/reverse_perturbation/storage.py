@@ -76,7 +76,7 @@ def save_weights(folder: str | Path, weights: Mapping[str, np.ndarray], about: M
 
 
 def load_weights(
-    folder: str | Path, build: Callable[[dict[str, np.ndarray], dict[str, Any]], Model], what: str
+    folder: str | Path, build: Callable[[dict[str, np.ndarray], dict[str, Any]], Model], stage: str
 ) -> Model:
     """Build a model from what :func:`save_weights` wrote.
 
@@ -86,8 +86,8 @@ def load_weights(
         Of the model.
     build
         Takes the arrays and the JSON; a ValueError, KeyError or TypeError of it says that the folder is broken.
-    what
-        Name of the model in the error; `dvc repro` with it makes the folder again.
+    stage
+        DVC stage that makes the folder, for the error.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def load_weights(
     try:
         return build(load_file(folder / "weights.safetensors"), read_json(folder / "config.json"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder}: not a saved {what} ({error}); run `dvc repro {what}` again") from None
+        raise InputError(f"{folder}: not saved weights ({error}); run `dvc repro {stage}` again") from None
 
 
 def source_sha256(folders: Iterable[str | Path]) -> str:

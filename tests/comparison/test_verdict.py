@@ -37,6 +37,8 @@ PASSING = {
         "source": "simulated",
         "data": "simulated",
         "mask": "own",
+        "targets": 31,
+        "measured_targets": 1,
         "labels": "legacy",
         "queries": 1234,
         "query": "cell",
@@ -94,6 +96,11 @@ def test_counts_are_printed_as_integers(tmp_path, capsys):
     assert "passed  training seeds: 2, needed 2" in out.splitlines()
     assert "passed  scGPT mrr: 0.500, needed 0.400" in out.splitlines()
     assert [number(value) for value in (2, 2.0, 0.35)] == ["2", "2.000", "0.350"]
+
+
+def test_targets_that_cannot_be_masked_stand_beside_the_verdict(tmp_path, capsys):
+    _, out, _ = run(tmp_path, capsys, PASSING)
+    assert out.splitlines()[0].endswith("; 1 of 31 targets are measured and can be masked")
 
 
 def test_real_cells_are_called_by_the_name_of_their_file(tmp_path, capsys):

@@ -247,7 +247,7 @@ def test_a_logreg_of_other_genes_or_conditions_is_refused(folder):
     )
     with pytest.raises(InputError, match=r"other conditions than those of cells\.h5ad: 3 for 2, .* 'B\+ctrl' for 'C"):
         LinearPart.load(folder, NAMES, ["A+ctrl", "C+ctrl"], "cells.h5ad")
-    with pytest.raises(InputError, match="not a saved baseline@logreg"):
+    with pytest.raises(InputError, match="not saved weights"):
         LinearPart.load(folder / "none", NAMES, CONDITIONS, "cells.h5ad")
 
 

@@ -23,6 +23,8 @@ SHARED = (
     "split_sha256",
     "genes",
     "mask",
+    "targets",
+    "measured_targets",
     "labels",
     "split_kind",
     "split_seed",

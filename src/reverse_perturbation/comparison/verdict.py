@@ -31,6 +31,11 @@ def missed_targets(comparison: Mapping[str, Any]) -> list[str]:
     return [meaning(name, encoder) for name, target in comparison["targets"].items() if not target["passed"]]
 
 
+def masked_targets(about: Mapping[str, Any]) -> str:
+    """Say how many targets the mask can hide at all, from the provenance of a comparison."""
+    return f"{about['measured_targets']} of {about['targets']} targets are measured and can be masked"
+
+
 def lines(comparison: Mapping[str, Any]) -> list[str]:
     """Lay out the comparison and the targets as text."""
     about = comparison["provenance"]
@@ -38,7 +43,8 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
     text = [
         f"{about['data']} data, mask {about['mask']}, {about['labels']} labels, "
         f"{about['queries']:,} {about['query']} queries, {about['conditions']} conditions, "
-        f"split seed {about['split_seed']}, training seeds {', '.join(map(str, about['training_seeds']))}",
+        f"split seed {about['split_seed']}, training seeds {', '.join(map(str, about['training_seeds']))}; "
+        f"{masked_targets(about)}",
         f"{'model':<16}" + "".join(f"{name:>14}" for name in SHOWN),
     ]
     text += [

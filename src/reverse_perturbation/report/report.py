@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from reverse_perturbation.comparison.verdict import missed_targets
+from reverse_perturbation.comparison.verdict import masked_targets, missed_targets
 from reverse_perturbation.report.analysis import Tables, ceilings_section, confidence_section, errors_section
 from reverse_perturbation.report.library_query import chosen_table
 from reverse_perturbation.report.markdown import markdown
@@ -79,7 +79,7 @@ def report(
         f"# {encoder} against logistic regression",
         SIMULATED if about["source"] == "simulated" else "",
         f"**Verdict: {verdict}.** Measured on: {slice_of(about)}; training seeds "
-        f"{', '.join(map(str, about['training_seeds']))}.",
+        f"{', '.join(map(str, about['training_seeds']))}; {masked_targets(about)}.",
         "## The specification's success criteria",
         markdown(targets_table(comparison)),
         "## The gap to the tuned logistic regression",

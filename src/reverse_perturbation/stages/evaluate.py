@@ -8,6 +8,8 @@ from pathlib import Path
 import reverse_perturbation.metrics
 import reverse_perturbation.retrieval
 from reverse_perturbation.config import Params
+from reverse_perturbation.data.screen.contract import read_genes, read_obs
+from reverse_perturbation.data.screen.mask import target_columns
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.predictions import Predictions
@@ -67,6 +69,8 @@ def _validation(predictions: Predictions, evaluator: Evaluator, params: Params) 
 
 
 def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
+    labels = read_obs(args.cells)["condition"].astype(str).unique()
+    targets = target_columns(labels, read_genes(args.cells))
     return {
         "source": params.data.source,
         "data": params.data.name,
@@ -75,6 +79,8 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
         "checkpoint_sha256": sha256(args.checkpoint) if args.checkpoint else None,
         "genes": params.data.genes,
         "mask": params.mask,
+        "targets": len(targets),
+        "measured_targets": sum(bool(columns) for columns in targets.values()),
         "split_kind": params.split.kind,
         "split_seed": params.split.seed,
         "training_seed": args.seed,

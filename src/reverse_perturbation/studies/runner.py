@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _list()
         return 0
     preset = presets.load_preset(args.preset, presets.parse_overrides(args.set))
+    if args.report and preset.report is None:
+        raise InputError(f"{preset.file}: report: missing; `dvc exp show` compares its rows")
     names = presets.select(preset.rows, args.rows, preset.file)
     rows = {name: locate(row) for name, row in presets.resolve(preset).items()}
     if dirty := uncommitted():
@@ -126,7 +128,7 @@ def make(rows: Sequence[Row], workers: int = 0, force: bool = False) -> dict[str
         _run(["dvc", "queue", "start", "-j", str(workers)])
         _wait(said)
     failed = [row.experiment for row in rows if row.experiment in said and not commit_of(row)]
-    return {name: _reason(_log(name) if workers else said[name]) for name in failed}
+    return {name: _reason(said[name] + (_log(name) if workers else "")) for name in failed}
 
 
 def commit_of(row: Row) -> str | None:

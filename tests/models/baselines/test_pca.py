@@ -71,7 +71,7 @@ def test_a_broken_model(tmp_path, expression, broken):
     Pca(Config(components=4, seed=1)).fit(expression).save(tmp_path / "m", genes=[f"g{i}" for i in range(30)])
     path = tmp_path / "m" / broken
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="m: not a saved baseline@pca"):
+    with pytest.raises(InputError, match="m: not saved weights"):
         Pca.load(tmp_path / "m")
     path.unlink()
     with pytest.raises(InputError, match=broken):

@@ -113,7 +113,7 @@ def test_a_model_that_is_incomplete_or_broken(tmp_path):
             config.write_text("{}")
         else:
             config.write_text(json.dumps(json.loads(config.read_text()) | {"conditions": ["A+ctrl"]}))
-        with pytest.raises(InputError, match=f"{breaking}: not a saved baseline@logreg"):
+        with pytest.raises(InputError, match=f"{breaking}: not saved weights"):
             LogisticRegression.load(folder)
 
 

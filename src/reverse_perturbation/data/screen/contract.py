@@ -49,6 +49,13 @@ def read_obs(path: str | Path) -> pd.DataFrame:
     return frame
 
 
+def read_genes(path: str | Path) -> pd.Index:
+    """Read only the gene names of a prepared file; raises as :func:`read_cells`."""
+    with open_hdf5(Path(path), AGAIN) as file:
+        genes: pd.Index = read_elem(file["var"]).index
+    return genes
+
+
 @contextmanager
 def open_hdf5(path: Path, advice: str) -> Iterator[h5py.File]:
     """Open an HDF5 file; any failure while reading is reported as a fault of the file, in one line."""
