@@ -53,9 +53,10 @@ def read(path: str) -> dict[str, Any]:
 def gaps() -> list[Gap]:
     """Read every point of the picture from the results files."""
     subset, scale = (read(f"results/reports/{name}.json") for name in ("norman_subset", "norman_scale"))
+    pooled = {model: subset["pooled"][model]["mrr"] for model in subset["provenance"]["models"]}
     points = [
-        Gap(REAL, "three splits together", model, "logreg", **subset["pooled"][model]["mrr"])
-        for model in subset["provenance"]["models"]
+        Gap(REAL, "three splits together", model, "logreg", *(of_model[key] for key in ("gap", "low", "high")))
+        for model, of_model in pooled.items()
     ]
     for row in subset["rows"].values():
         if row["mask"] == "all_targets":

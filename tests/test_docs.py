@@ -320,7 +320,9 @@ def test_simulated_cells_in_the_readme():
 def sentences():
     """Pattern of a sentence with its numbers in groups, and their values."""
     subset, (first, *_) = results("norman_subset"), splits()
-    pooled = {model: list(subset["pooled"][model]["mrr"].values()) for model in ("scgpt", "fusion")}
+    pooled = {
+        model: [subset["pooled"][model]["mrr"][key] for key in ("gap", "low", "high")] for model in ("scgpt", "fusion")
+    }
     n = first["conditions"]
     best = [1 / n, float(np.mean(1 / np.arange(1, n + 1)))]
     ablation = results("ablation")["rows"]

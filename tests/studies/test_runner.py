@@ -134,6 +134,12 @@ def test_a_relative_path_that_git_does_not_track_is_found(repository):
     (repository / "data" / "raw" / "cells.txt").write_text("other cells\n")
     assert commit_of(row) is None, "it was made from another file"
     assert rows()["own"].params.data.path == "data/norman_conditions.csv", "what git tracks is where it was"
+    elsewhere = repository.parent / "elsewhere.txt"
+    elsewhere.write_text("cells\n")
+    for path in (str(elsewhere), "../elsewhere.txt"):
+        found = Path(rows(f"data.path={path}")["own"].params.data.path)
+        assert found.is_absolute()
+        assert found.samefile(elsewhere)
 
 
 def test_nothing_runs_with_a_mistake_in_a_row_or_changes_without_a_commit(repository, monkeypatch):

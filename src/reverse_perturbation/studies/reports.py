@@ -119,6 +119,10 @@ def summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
         prefix = gap_prefix(model, about["models"][0])
         for name in ("gap", "interval", "ratio"):
             row[f"{prefix}{name}"] = {metric: comparison[f"{prefix}{name}"][metric] for metric in tested}
+        row[f"{prefix}gaps"] = {
+            baseline: {metric: {key: gaps[metric][key] for key in ("mean", "low", "high")} for metric in tested}
+            for baseline, gaps in comparison[f"{prefix}gaps"].items()
+        }
     return row
 
 

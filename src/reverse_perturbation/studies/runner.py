@@ -77,13 +77,14 @@ def locate(row: Row) -> Row:
         If one does not exist.
     """
     settings = dict(row.settings)
+    tracked = git("ls-files").splitlines()
     for key in presets.PATHS:
         value = presets.get(row.content, key)
         if value is None:
             continue
         if not Path(value).exists():
             raise InputError(f"{key}: {value}: no such file; fetch it (data/raw/README.md) or set -S {key}=PATH")
-        if not git("ls-files", "--", value):
+        if value not in tracked:
             settings[key] = str(Path(value).absolute())
     return presets.with_settings(row, settings)
 

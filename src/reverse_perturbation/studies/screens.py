@@ -4,6 +4,7 @@ The first row of the preset is the headline; beside the report, a folder of its 
 pictures. Rows of its mask and its split seed are compared; rows that share neither only have their own table.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def _opening(preset: Preset, report: Mapping[str, Any], headline: MadeRow) -> li
         f"{slice_of(comparison['provenance'])}, training seeds {', '.join(map(str, params.seeds))}. "
         f"{made_by(report, preset.overrides)}",
         f"Settings other than in params.yaml ({preset.file}): "
-        + ", ".join(f"`{key}={value}`" for key, value in settings.items())
+        + ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())
         + "; chosen by cross-validation inside the reference and validation cells.",
         ""
         if params.model_dump()[params.encoder].get("checkpoint")
