@@ -182,7 +182,7 @@ def newcomer(tmp_path_factory):
     (package / "models" / "baselines" / "centroid.py").write_text(baseline)
     registry = package / "metrics" / "registry.py"
     before, end, after = registry.read_text().partition(")\nREGISTRY = ")
-    registry.write_text(before + metric + end + after)
+    registry.write_text(before + metric.rstrip() + ",\n" + end + after)
     content = params(models=["scgpt"], seeds=[0], **yaml.load(blocks("adding.md", "yaml")[0]))
     content["baselines"] = [*content["baselines"], "centroid"]
     work = folder / "work"

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,11 @@ def test_the_report_is_written_when_all_rows_are_made(repository, capsys, monkey
 def test_presets_are_listed(repository, capsys):
     assert main([]) == 0
     assert capsys.readouterr().out == "toy: 2 rows. Rows of a test.\n"
+
+
+def test_the_code_beside_an_experiment_runs_not_the_installed(tmp_path, monkeypatch):
+    package = tmp_path / "src" / "reverse_perturbation"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("print('beside')")
+    monkeypatch.chdir(tmp_path)
+    assert runner._run([sys.executable, "-c", "import reverse_perturbation"]) == "beside\n"

@@ -85,7 +85,7 @@ def locate(row: Row) -> Row:
         if not Path(value).exists():
             raise InputError(f"{key}: {value}: no such file; fetch it (data/raw/README.md) or set -S {key}=PATH")
         if value not in tracked:
-            settings[key] = str(Path(value).absolute())
+            settings[key] = os.path.abspath(value)
     return presets.with_settings(row, settings)
 
 
@@ -192,9 +192,14 @@ def _running(folder: Path) -> int | None:
 
 
 def _run(command: Sequence[str]) -> str:
-    """Run a command and return its output, which also passes through."""
+    """Run a command and return its output, which also passes through.
+
+    Python looks in `src` of the folder it starts in first: the stages of an experiment with a folder of its own run
+    the code that is there, not that of the working tree, which may change in the meantime.
+    """
     lines = []
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join(["src", *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as running:
