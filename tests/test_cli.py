@@ -56,8 +56,9 @@ def test_a_stage_is_run_with_its_arguments(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["stages", "split", "--help"])
     assert "--output" in capsys.readouterr().out
-    assert main(["stages", "nothing"]) == 2
-    assert capsys.readouterr().err == "error: no stage nothing; `reverse-perturbation stages` lists them\n"
+    for name in ("nothing", "arguments", "../split"):
+        assert main(["stages", name]) == 2
+        assert capsys.readouterr().err == f"error: no stage {name}; `reverse-perturbation stages` lists them\n"
 
 
 def test_outside_of_the_repository(tmp_path, monkeypatch, capsys):

@@ -51,10 +51,12 @@ def stages(argv: Sequence[str]) -> int:
         _list_stages()
         return 0
     name, *arguments = argv
-    if not name.isidentifier() or find_spec(f"{STAGES}.{name}") is None:
+    known = name.isidentifier() and find_spec(f"{STAGES}.{name}") is not None
+    run = getattr(import_module(f"{STAGES}.{name}"), "main", None) if known else None
+    if run is None:
         raise InputError(f"no stage {name}; `reverse-perturbation stages` lists them")
     sys.argv = [f"{sys.argv[0]} {name}", *arguments]
-    import_module(f"{STAGES}.{name}").main(arguments)
+    run(arguments)
     return 0
 
 

@@ -65,7 +65,7 @@ def test_page_and_json_agree_in_code_preset_and_every_figure_of_the_main_table(r
 @pytest.mark.parametrize("name", REPORTS)
 def test_the_figures_are_compact_and_of_every_row(root, name):
     text = (FOLDER / f"{name}.json").read_text()
-    assert text.count("\n") < 300
+    assert text.count("\n") < 500
     assert json.loads(text)["rows"].keys() == load_preset(name).rows.keys()
 
 
@@ -139,7 +139,7 @@ def test_the_provenance_says_what_made_a_report(reported):
 
 
 def test_json_is_compact_and_the_same():
-    content = {"a": {"b": 0.1234567891, "c": [1, 2]}, "d": {"e": {"f": 1.0}, "g": "x" * 120}, "h": None}
+    content = {"a": {"b": 0.1234567891, "c": [1, 2]}, "d": {"e": {"f": 1.0}, "g": "x" * 220}, "h": None}
     text = compact(rounded(content))
     assert json.loads(text) == content | {"a": {"b": 0.123457, "c": [1, 2]}}
     assert '\n  "a": {"b": 0.123457, "c": [1, 2]},\n' in text

@@ -151,6 +151,8 @@ def test_nothing_runs_with_a_mistake_in_a_row_or_changes_without_a_commit(reposi
         main(["toy", "-S", "split.seed=-1"])
     with pytest.raises(InputError, match=r"toy\.yaml: no row other; it has own, all"):
         main(["toy", "other"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["toy", "-j", "-1"])
     with pytest.raises(InputError, match=r"toy\.yaml: report: missing"):
         main(["toy", "--report"])
     (repository / "copy.txt").write_text("changed\n")

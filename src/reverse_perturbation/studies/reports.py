@@ -34,7 +34,7 @@ FOLDER = Path("results/reports")
 PACKAGE = "src/reverse_perturbation"
 PRESENTATION = ("report/", "studies/", "cli.py", "__main__.py")  # code that decides no result
 DIGITS = 6  # of a float in the JSON
-WIDTH = 120  # of an object in the JSON that stands on one line
+WIDTH = 220  # of an object in the JSON that stands on one line
 
 
 @dataclass(frozen=True)

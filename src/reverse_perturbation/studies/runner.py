@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="make rows again; stages still come from DVC's run-cache")
     parser.add_argument("--report", action="store_true", help="only write the report, from rows made before")
     args = parser.parse_args(argv)
+    if args.workers < 0:
+        parser.error("-j: give 1 worker or more")
     if args.preset is None:
         _list()
         return 0
