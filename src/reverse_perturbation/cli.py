@@ -13,7 +13,7 @@ from reverse_perturbation.errors import InputError
 COMMANDS = {
     "fetch": ("reverse_perturbation.prepare.fetch", "download real cells"),
     "check": ("reverse_perturbation.comparison.verdict", "print the comparison; exit with 1 if a target is missed"),
-    "experiments": ("reverse_perturbation.studies.runner", "make the rows of a preset, or list the presets"),
+    "experiments": ("reverse_perturbation.studies.runner", "run the rows of a preset, or list the presets"),
     "reports": ("reverse_perturbation.studies.reports", "list the reports of presets and whether they are current"),
     "stages": ("reverse_perturbation.cli", "list the stages of the pipeline, or run one"),
 }

@@ -46,7 +46,7 @@ def test_rows_are_made_once_and_the_working_tree_stays(repository, capfd):
     made = {name: (commit_of(row), content(row)) for name, row in rows().items()}
     assert {name: text for name, (_, text) in made.items()} == {"own": "table\nown\n", "all": "table\nall_targets\n"}
     assert main(["toy"]) == 0
-    assert capfd.readouterr().out.splitlines() == [f"{OWN}: made before", f"{ALL}: made before"]
+    assert capfd.readouterr().out.splitlines() == [f"{OWN}: already run", f"{ALL}: already run"]
     assert main(["toy", "o*", "--force"]) == 0
     assert "experiments: 1/1 toy-own\n" in capfd.readouterr().out
     assert {name: commit_of(row) for name, row in rows().items()}["all"] == made["all"][0], "not asked for"
@@ -124,7 +124,7 @@ def test_workers_take_rows_from_the_queue(repository, capfd, monkeypatch, failin
     assert content(rows()["own"]) == "table\nown\n"
     assert content(rows()["all"]) == "table\nall_targets\n"
     assert main(["toy", "own", "all", "-j", "2"]) == 0
-    assert capfd.readouterr().out.splitlines() == [f"{OWN}: made before", f"{ALL}: made before"]
+    assert capfd.readouterr().out.splitlines() == [f"{OWN}: already run", f"{ALL}: already run"]
 
 
 def test_a_relative_path_that_git_does_not_track_is_found(repository):
@@ -175,7 +175,7 @@ def test_the_report_is_written_when_all_rows_are_made(repository, capsys, monkey
     written = []
     monkeypatch.setattr(ablation, "write", lambda preset, rows, about: written.append((preset, rows, about)))
     assert main(["toy", "--report"]) == 1
-    assert "no report before all rows of toy are made: own, all to do" in capsys.readouterr().out
+    assert "no report before all rows of toy have run; not yet: own, all" in capsys.readouterr().out
     assert main(["toy", "own"]) == 0
     assert not written
     assert main(["toy", "all"]) == 0

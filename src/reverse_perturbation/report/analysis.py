@@ -103,12 +103,13 @@ def ceilings_section(tables: Tables, pictures: str) -> list[str]:
     weak = half[half["exact_hit@1"] < 0.5].sort_values("exact_hit@1")["condition"]
     return [
         "## What could be reached",
-        f"**Twins.** With legacy labels, a model that always knows the perturbation but not the order of its name has "
-        f"exact_hit@1 {cap['exact_hit@1']:.3f} and mrr {cap['mrr']:.3f}. With canonical labels the cap is 1.",
+        f"**Twins.** With legacy labels, a model that always knows the perturbation but cannot tell `A+ctrl` from "
+        f"`ctrl+A` has exact_hit@1 {cap['exact_hit@1']:.3f} and mrr {cap['mrr']:.3f}. With canonical labels the cap is "
+        "1.",
         "**Split half.** One half of the reference cells retrieves means of cells of the other half, by linear "
         "discriminants of the principal components; the mean over conditions (`half`: all cells of the half). It shows "
         "what replicates of this size support in this space; a model that has all reference cells or another space may "
-        "exceed it (docs/protocol.md). Rows of different conditions cannot be compared.",
+        "exceed it (docs/protocol.md). Rows that cover different conditions cannot be compared.",
         markdown(overall),
         f"Not retrieved by half of their cells in most draws: {', '.join(weak) or 'no condition'}.",
         _simulator(bound) if bound else "",
@@ -178,8 +179,8 @@ def _beside(tables: Tables) -> list[str]:
     shares[models] = rows[models].div(rows[ceiling], axis=0)
     return [
         "exact_hit@1 of the models at the same number of cells, averaged over the conditions with enough query cells; "
-        "rows of different conditions cannot be compared. Each model stands with its ranking in the headline, and with "
-        "its other one, classifier or library.",
+        "rows that cover different conditions cannot be compared. Each model stands with its ranking in the headline, "
+        "and with its other one, classifier or library.",
         markdown(rows),
         f"The same as a share of `{ceiling}`."
         + ("" if ceiling == BOUND else " Above 1 a model exceeds it: there it is a yardstick, not a ceiling."),

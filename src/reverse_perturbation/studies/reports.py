@@ -71,7 +71,7 @@ class MadeRow:
             try:
                 self.files.get_file(path, f"{folder}/scores.npz")
             except FileNotFoundError:
-                raise InputError(f"{path}: no longer in DVC's cache; make the rows again with --force") from None
+                raise InputError(f"{path}: no longer in DVC's cache; run the rows again with --force") from None
             return Scores.load(f"{folder}/scores.npz")
 
 

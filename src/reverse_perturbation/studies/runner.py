@@ -39,11 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 when every row asked for is made, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="reverse-perturbation experiments", description=__doc__)
     parser.add_argument("preset", nargs="?", help="file of experiments/ without its ending; none: list them")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to make, * and ? allowed; none: all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run, * and ? allowed; none: all")
     parser.add_argument("-S", action="append", default=[], metavar="KEY=VALUE", dest="set", help="setting of every row")
     parser.add_argument("-j", type=int, default=0, metavar="N", dest="workers", help="N rows at a time, by DVC's queue")
-    parser.add_argument("--force", action="store_true", help="make rows again; stages still come from DVC's run-cache")
-    parser.add_argument("--report", action="store_true", help="only write the report, from rows made before")
+    parser.add_argument("--force", action="store_true", help="run rows again; stages still come from DVC's run-cache")
+    parser.add_argument("--report", action="store_true", help="only write the report, from rows already run")
     args = parser.parse_args(argv)
     if args.workers < 0:
         parser.error("-j: give 1 worker or more")
@@ -120,7 +120,7 @@ def make(rows: Sequence[Row], workers: int = 0, force: bool = False) -> dict[str
     for number, row in enumerate(rows, 1):
         start = f"experiments: {number}/{len(rows)} {row.experiment}"
         if not force and commit_of(row):
-            print(f"{start}: made before", flush=True)
+            print(f"{start}: already run", flush=True)
             continue
         print(start, flush=True)
         clear(row.experiment)
@@ -242,7 +242,7 @@ def write_report(preset: Preset, rows: Mapping[str, Row]) -> bool:
     assert preset.report is not None
     commits = {name: commit_of(row) for name, row in rows.items()}
     if missing := [name for name, commit in commits.items() if commit is None]:
-        print(f"experiments: no report before all rows of {preset.name} are made: {', '.join(missing)} to do")
+        print(f"experiments: no report before all rows of {preset.name} have run; not yet: {', '.join(missing)}")
         return False
     made = {name: MadeRow(row.params, DVCFileSystem(rev=commits[name])) for name, row in rows.items()}
     about = reports.provenance(preset, rows)
