@@ -408,7 +408,7 @@ def test_a_file_that_is_no_screen_ends_with_one_line_and_writes_nothing(tmp_path
 
 def test_no_overlap_with_the_vocabulary(simulated, tmp_path, capsys):
     cells = read_cells(simulated / "data" / "prepared" / "cells.h5ad")
-    names = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
+    names = [f"XLOC_{i:06d}" for i in range(cells.n_vars)]  # of no vocabulary and no target
     renamed = ad.AnnData(obs=cells.obs, var=pd.DataFrame({"gene_name": names}, index=names), layers=dict(cells.layers))
     renamed.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(SystemExit):
