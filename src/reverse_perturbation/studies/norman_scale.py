@@ -6,11 +6,11 @@ from typing import Any
 
 from reverse_perturbation.comparison.verdict import missed_targets
 from reverse_perturbation.report.markdown import markdown
-from reverse_perturbation.report.report import about_the_baselines, about_the_models
+from reverse_perturbation.report.report import about_the_baselines
 from reverse_perturbation.report.tables import SIMULATED, models_table, slice_of, targets_table
 from reverse_perturbation.runs import describe_baselines
 from reverse_perturbation.studies.presets import Preset
-from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, made_by, save, summary
+from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, gaps_section, made_by, save, summary
 
 
 def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any], folder: Path = FOLDER) -> None:
@@ -39,10 +39,7 @@ def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any],
         "## Targets",
         "**Every target is met.**" if not missed else f"**Missed: {'; '.join(missed)}.**",
         markdown(targets_table(comparison)),
-        "## The gap to the tuned logistic regression",
-        f"{about_the_models(about['models'])} Means over the training seeds; the interval is a paired bootstrap over "
-        "queries, stratified by condition.",
-        markdown(main_table(report)),
+        *gaps_section(about["models"], main_table(report)),
         "## Every model and seed",
         about_the_baselines(describe_baselines(row.params)),
         markdown(models_table(row.of_all_runs())),

@@ -107,7 +107,7 @@ def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset
     preset = Preset(
         name=name,
         description=file["description"],
-        settings=_settings_with_base(name, ()),
+        settings=_settings_with_base(file, (name,)),
         overrides=overrides,
         rows={row: differences or {} for row, differences in file.get("rows", {}).items()},
         targets=file.get("targets", []),
@@ -235,19 +235,23 @@ def _read(name: str) -> dict[str, Any]:
             )
         if not isinstance(differences, dict | None):
             raise InputError(f"{path}: rows.{row}: expected settings, found {differences!r}")
-    stages = _load(Path("dvc.yaml"))["stages"]
-    for target in content.get("targets", []):
-        if str(target).split("@")[0] not in stages:
-            raise InputError(f"{path}: targets: {target} is no stage of dvc.yaml")
+    if targets := content.get("targets"):
+        stages = _load(Path("dvc.yaml"))["stages"]
+        for target in targets:
+            if str(target).split("@")[0] not in stages:
+                raise InputError(f"{path}: targets: {target} is no stage of dvc.yaml")
     return content
 
 
-def _settings_with_base(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    if name in seen:
-        raise InputError(f"{FOLDER / seen[0]}.yaml: base: {' -> '.join((*seen, name))} leads back to itself")
-    file = _read(name)
-    base = _settings_with_base(file["base"], (*seen, name)) if "base" in file else {}
-    return base | file.get("settings", {})
+def _settings_with_base(file: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings of a file and of its bases; ``names`` leads from the preset to this file."""
+    settings: dict[str, Any] = file.get("settings", {})
+    if "base" not in file:
+        return settings
+    base = file["base"]
+    if base in names:
+        raise InputError(f"{FOLDER / names[0]}.yaml: base: {' -> '.join((*names, base))} leads back to itself")
+    return _settings_with_base(_read(base), (*names, base)) | settings
 
 
 def _set(content: dict[str, Any], key: str, value: Any, where: str) -> None:

@@ -15,6 +15,8 @@ from dvc.api import DVCFileSystem
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.registry import shown_in
+from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.report import about_the_models
 from reverse_perturbation.report.tables import gaps_table
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.runs import Run, all_runs, gap_prefix
@@ -129,6 +131,16 @@ def summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
 def gaps_of(report: Mapping[str, Any], row: str) -> list[dict[str, Any]]:
     """Return the table of gaps to the tuned logreg of one row of a report's JSON."""
     return gaps_table({**report["rows"][row], "provenance": report["provenance"]})
+
+
+def gaps_section(models: Sequence[str], table: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the section on the gap to the tuned logreg; ``models`` are those with training seeds."""
+    return [
+        "## The gap to the tuned logistic regression",
+        f"{about_the_models(models)} Means over the training seeds; the interval is a paired bootstrap over queries, "
+        "stratified by condition.",
+        markdown(table),
+    ]
 
 
 def made_by(report: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:

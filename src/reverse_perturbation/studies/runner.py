@@ -36,7 +36,7 @@ DVC_TEMPORARY = Path(".dvc/tmp/exps")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0 when every row asked for is made, 1 otherwise."""
+    """Run the command; return 0 when every selected row is made, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="reverse-perturbation experiments", description=__doc__)
     parser.add_argument("preset", nargs="?", help="file of experiments/ without its ending; none: list them")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run, * and ? allowed; none: all")

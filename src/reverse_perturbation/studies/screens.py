@@ -17,13 +17,13 @@ from reverse_perturbation.comparison.verdict import missed_targets
 from reverse_perturbation.metrics.registry import per_query, shown_in
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.probe import probe_section
-from reverse_perturbation.report.report import about_the_baselines, about_the_models
+from reverse_perturbation.report.report import about_the_baselines
 from reverse_perturbation.report.tables import models_table, slice_of, targets_table
 from reverse_perturbation.runs import REFERENCE_BASELINE, Run, describe_baselines, gap_prefix, title, trained_runs
 from reverse_perturbation.sections import Compare
 from reverse_perturbation.storage import write_atomically
 from reverse_perturbation.studies.presets import Preset
-from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, made_by, save, summary
+from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, gaps_section, made_by, save, summary
 
 PAGES = ("report.md", "audit.md", "library_query.md", "library_query.csv")
 PICTURES = "plots/models"
@@ -127,11 +127,11 @@ def pooled_gaps(gaps: Sequence[pd.DataFrame], config: Compare) -> list[dict[str,
 
 
 def _by_model(pooled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"query_cells": pooled[0]["query cells"]}
+    by_model: dict[str, Any] = {"query_cells": pooled[0]["query cells"]}
     for row in pooled:
         figures = {"gap": row["gap"], "low": row["95 % low"], "high": row["95 % high"]}
-        found.setdefault(row["model"], {})[row["metric"]] = figures
-    return found
+        by_model.setdefault(row["model"], {})[row["metric"]] = figures
+    return by_model
 
 
 def _copy_pages(row: MadeRow, folder: Path) -> None:
@@ -172,10 +172,7 @@ def _gaps(
     report: Mapping[str, Any], headline: MadeRow, splits: Sequence[MadeRow], pooled: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     return [
-        "## The gap to the tuned logistic regression",
-        f"{about_the_models(headline.params.models)} Means over the training seeds; the interval is a paired bootstrap "
-        "over queries, stratified by condition.",
-        markdown(main_table(report)),
+        *gaps_section(headline.params.models, main_table(report)),
         f"## Over split seeds, mask {headline.params.mask}",
         "Means and standard deviations over the training seeds of each split; the gap is to `logreg`. The last rows "
         "are means over the splits.",
