@@ -8,7 +8,7 @@ run: repository setup
 	dvc repro
 	@reverse-perturbation check || echo "The pipeline ran; the lines above say which targets are missed."
 
-# About two minutes.
+# About four minutes.
 check: lint
 	pytest -m "not slow"
 
