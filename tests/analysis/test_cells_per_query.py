@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reverse_perturbation.analysis.cells_per_query import by_size
+from reverse_perturbation.analysis.cells_per_query import COLUMNS, by_size
 from reverse_perturbation.retrieval.evaluate import Scores
 from tests.retrieval.test_evaluate import evaluator
 
@@ -32,7 +32,7 @@ def test_each_condition_counts_by_itself_and_one_with_too_few_cells_is_left_out(
 def test_in_the_legacy_space_twins_are_queried_apart():
     found = by_size(evaluator(LEGACY[:5], PARTS[:5], space="legacy"), [2], "by hand", always_a)
     assert found.empty
-    assert list(found.columns) == ["ranking", "condition", "cells_per_query", "exact_hit@1", "mrr", "queries"]
+    assert list(found.columns) == COLUMNS
 
 
 @pytest.mark.parametrize("draws", [1, 3])

@@ -9,6 +9,8 @@ import scipy.sparse as sp
 from reverse_perturbation.analysis import probe
 from reverse_perturbation.analysis.probe import features, fit_probe, leaks, probe_mask
 from reverse_perturbation.data.screen.mask import MaskedCounts, apply_mask
+from reverse_perturbation.metrics import registry
+from reverse_perturbation.metrics.registry import Metric
 
 CONDITIONS = ["A+ctrl", "B+ctrl", "A+B"]
 N = 600
@@ -55,6 +57,30 @@ def test_a_mask_that_misses_a_gene_is_caught(screen, monkeypatch):
 
     monkeypatch.setattr(probe, "apply_mask", forgetful)
     assert "all_targets: targets" in leaks({mask: found(screen, mask) for mask in MASKS})
+
+
+def test_a_leak_is_caught_by_a_metric_of_which_less_is_better(screen, monkeypatch):
+    """The rank of the truth: at a leak its gap to chance is below zero, and without one it is not."""
+    rank = Metric(
+        "rank", "lower", "rank of the truth", lambda ranking: ranking.rank, lambda candidates: (candidates.n + 1) / 2
+    )
+    monkeypatch.setitem(registry.REGISTRY, "rank", rank)
+    monkeypatch.setattr(probe, "METRICS", ("rank",))
+    leaking, clean = found(screen, "none")["targets"], found(screen, "all_targets")["targets"]
+    assert leaking["rank"]["high"] < 0
+    assert not leaking["at_chance"]
+    assert clean["at_chance"]
+
+
+def test_worse_than_chance_is_no_leak():
+    """Queries whose labels are turned round are missed more often than by chance."""
+    labels = np.array(["A+ctrl", "B+ctrl"] * 100, dtype=object)
+    seen = sp.csr_matrix((labels == "A+ctrl").astype(np.float32)[:, None])
+    parts = np.repeat(["reference", "query"], 100).astype(object)
+    turned = np.where(parts == "query", labels[::-1], labels)
+    of = fit_probe(seen, turned, parts)
+    assert of["mrr"]["high"] < 0
+    assert of["at_chance"]
 
 
 def test_a_label_in_the_library_size_is_caught(screen):

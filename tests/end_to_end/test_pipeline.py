@@ -17,14 +17,15 @@ from reverse_perturbation.analysis.calibration import fit_temperature
 from reverse_perturbation.comparison.verdict import main as check
 from reverse_perturbation.data.screen.contract import read_cells, write_cells
 from reverse_perturbation.data.screen.masked_screen import load_masked_screen
-from reverse_perturbation.metrics.rank import truth_index
+from reverse_perturbation.metrics.ranks.rank import truth_index
 from reverse_perturbation.models.baselines.pca import Pca
 from reverse_perturbation.models.finetune.training.resume import TrainingState
+from reverse_perturbation.models.linear.baseline import LogregBaseline
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.stages import embed, fuse
 from tests.end_to_end.pipeline import commands, inside, params, run, yaml
 
-BASELINES = ["logreg", "logreg_default", "logreg_depth", "pca"]
+BASELINES = params()["baselines"]
 MODELS = [*BASELINES, "scgpt-0", "scgpt-1", "fusion-0", "fusion-1"]
 
 
@@ -76,8 +77,10 @@ def test_the_table_by_cells_agrees_with_the_metrics(simulated):
 def test_the_grid_has_every_setting_and_agrees_with_the_metrics(simulated):
     rows = pd.read_csv(simulated / "results" / "reports" / "library_query.csv")
     settings = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells_per_query"] == 1)]
+    found = settings.groupby("model").size().to_dict()
+    assert found.keys() == {*BASELINES, "scgpt", "fusion"}
     counts = {"logreg": 1, "logreg_default": 1, "logreg_depth": 1, "pca": 20, "scgpt": 21, "fusion": 21}
-    assert settings.groupby("model").size().to_dict() == counts
+    assert found | counts == found
     assert set(rows["labels"]) == {"legacy", "canonical"}
     assert set(rows["cells_per_query"]) == {1, 5, 10, 25, 50, 100}
     found = settings.set_index(["model", "ranking", "embedding", "similarity"])["mrr"]
@@ -240,6 +243,7 @@ def farthest(one, two):
     return max(float((one[name] - two[name]).abs().max()) for name in one)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains_and_bfloat16_nearly_so(simulated, tmp_path):
     """Two processes take the same steps, up to the order in which numbers are added."""
     one, weights = trained(simulated, tmp_path / "one")
@@ -255,6 +259,7 @@ def predictions_of(folder):
     return Predictions.load(folder / "data/predictions/fusion-0/final.npz")
 
 
+@pytest.mark.slow
 def test_two_processes_embed_what_one_embeds_and_bfloat16_nearly_so(simulated, tmp_path):
     said = launched(simulated, tmp_path / "two", "embed@fusion-0", TWO_PROCESSES)
     assert said.count("embed: fusion, final fit") == 1
@@ -289,7 +294,7 @@ def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_pa
     names = ("baseline@", "pretrain", "finetune@0", "fuse@0", "embed@scgpt-0", "embed@fusion-0")
     run(folder, params(), only=lambda name: name.startswith(names))
     weights = sorted(path.relative_to(folder) for path in folder.glob("models/**/*.safetensors"))
-    assert len(weights) == 12
+    assert len(weights) == 2 * (len(BASELINES) + 2), "two fits of each baseline, of scGPT and of fusion"
     for path in [*weights, Path("models/base/best_model.pt")]:
         assert (folder / path).read_bytes() == (simulated / path).read_bytes(), path
     predictions = [Predictions.load(f / "data/predictions/logreg/final.npz") for f in (folder, simulated)]
@@ -374,6 +379,24 @@ def test_real_cells_run_as_they_are(norman_subset, tmp_path):
     assert metrics(tmp_path, "logreg")["exact_hit@1"] > 0.18
     report = (tmp_path / "results" / "reports" / "audit.md").read_text()
     assert "imulated" not in report
+
+
+def test_a_baseline_that_gives_no_finite_numbers_is_named(simulated, tmp_path, capsys, monkeypatch):
+    """Minus infinity is what the log of a vote of none is; it would end a later stage without naming the model."""
+
+    def votes_of_none(self, screen):
+        votes = np.zeros((len(screen.cell_ids), 6))
+        with np.errstate(divide="ignore"):
+            return Predictions(screen.cell_ids, np.log(votes), self.model.conditions, None)
+
+    monkeypatch.setattr(LogregBaseline, "predict", votes_of_none)
+    shutil.copytree(simulated, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/data/predictions")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", params(), only=lambda name: name == "baseline@logreg_depth")
+    error = "error: models/baselines/logreg_depth.py: predict: log_proba holds -inf (in float32); it must be finite\n"
+    assert capsys.readouterr().err == error
+    assert not (tmp_path / "run/data/predictions").exists()
 
 
 def test_a_given_checkpoint_is_taken_as_it_is(simulated, tmp_path, capsys):

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from reverse_perturbation.conditions import in_space
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.metrics.rank import rank_of_truth, translate, truth_index
+from reverse_perturbation.metrics.ranks.rank import rank_of_truth, translate, truth_index
 from reverse_perturbation.metrics.registry import compute
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reverse_perturbation.comparison.grid import INTERVALS
 from reverse_perturbation.config import Params
 from reverse_perturbation.report.library_query import chosen_table, library_query
 from tests.end_to_end.pipeline import params
@@ -33,9 +34,9 @@ def grid_rows(skipped: int = 1, held_out: int = 4) -> pd.DataFrame:
                 key = dict(zip(("ranking", "embedding", "similarity"), setting, strict=True))
                 size = {"queries": conditions * (10 if cells_per_query == 1 else 5), "conditions": 4}
                 row = {"model": model, "labels": labels, "part": part, "cells_per_query": cells_per_query} | key | size
-                row |= {"skipped_conditions": 4 - conditions, "mrr": value, "exact_hit@1": value}
+                row |= {"skipped_conditions": 4 - conditions, **dict.fromkeys(INTERVALS, value)}
                 alone = cells_per_query > 1 and conditions == 1
-                for name in ("mrr", "exact_hit@1"):
+                for name in INTERVALS:
                     row |= {f"{name}_low": np.nan if alone else value - 0.2, f"{name}_high": value + 0.2}
                 rows.append(row)
     return pd.DataFrame(rows)

@@ -18,7 +18,7 @@ from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.metrics.confidence import margin
-from reverse_perturbation.metrics.rank import rank_of_truth
+from reverse_perturbation.metrics.ranks.rank import rank_of_truth
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.prepare.simulate import MODEL, simulate
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, Scores, average

@@ -58,7 +58,9 @@ def test_the_mean_of_the_control_cells_survives_and_has_the_embedding_s_dimensio
         (LOG_PROBA, CONDITIONS[:1], None, "one column a condition"),
         (LOG_PROBA, np.array(["A+B", "A+B"], dtype=object), None, "twice"),
         (None, None, EMBEDDING[0], "3 cells"),
-        (None, None, np.where(EMBEDDING == 5, np.nan, EMBEDDING), "NaN"),
+        (None, None, np.where(EMBEDDING == 5, np.nan, EMBEDDING), "embedding holds nan"),
+        (np.where(LOG_PROBA.max() == LOG_PROBA, -np.inf, LOG_PROBA), CONDITIONS, None, "log_proba holds -inf .*finite"),
+        (np.full((3, 2), -1e300), CONDITIONS, None, "log_proba holds -inf .in float32.; it must be finite"),
     ],
 )
 def test_parts_that_do_not_fit(log_proba, conditions, embedding, complaint):

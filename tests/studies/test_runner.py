@@ -160,6 +160,15 @@ def test_nothing_runs_with_a_mistake_in_a_row_or_changes_without_a_commit(reposi
         main(["toy"])
 
 
+@pytest.mark.parametrize("name", ["experiments/mine.yaml", "src/reverse_perturbation/mine.py"])
+def test_a_new_preset_or_file_of_code_must_be_committed_first(repository, name):
+    """In its own folder an experiment has what git knows."""
+    (repository / name).write_text((repository / "experiments" / "toy.yaml").read_text() if "yaml" in name else "")
+    (repository / "notes.txt").write_text("of no result")
+    with pytest.raises(InputError, match=rf"uncommitted changes in {name}: commit them first"):
+        main(["toy"])
+
+
 def test_reports_of_presets_are_no_uncommitted_changes(repository):
     report = repository / "results" / "reports" / "toy.md"
     report.parent.mkdir(parents=True)

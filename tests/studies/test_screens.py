@@ -96,7 +96,8 @@ def test_a_cell_that_is_a_query_twice_counts_once():
     rows = {"condition": "A+ctrl", "model": "scgpt"}
     first = pd.DataFrame([rows | {"cell": cell, "mrr": gap} for cell, gap in (("a", 0.2), ("b", 0.4))])
     second = pd.DataFrame([rows | {"cell": cell, "mrr": gap} for cell, gap in (("b", 0.0), ("c", 0.5))])
-    tables = [table.assign(**{"exact_hit@1": 0.0, "ndcg@5": 0.0}) for table in (first, second)]
+    others = {metric: 0.0 for metric in screens.TESTED if metric != "mrr"}
+    tables = [table.assign(**others) for table in (first, second)]
     pooled = screens.pooled_gaps(tables, Compare(draws=2000, seed=0))
     found = next(row for row in pooled if row["metric"] == "mrr")
     assert found["query cells"] == 3

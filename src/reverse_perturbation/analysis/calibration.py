@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.metrics.confidence import aurc, certainty, confidence_auc, margin, roc_auc
-from reverse_perturbation.metrics.rank import truth_index
+from reverse_perturbation.metrics.ranks.rank import truth_index
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.sections import Analysis
 

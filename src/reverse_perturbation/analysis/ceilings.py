@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from reverse_perturbation.conditions import canonical
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.metrics.rank import rank_of_truth
+from reverse_perturbation.metrics.ranks.rank import rank_of_truth
 
 LEAST = 4  # cells of a condition, so that either half has a variance
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from reverse_perturbation.data.screen.mask import MaskedCounts, apply_mask, target_columns
-from reverse_perturbation.metrics.registry import per_query, shown_in
+from reverse_perturbation.metrics.registry import REGISTRY, per_query, shown_in
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.sections import Mask
 
@@ -71,7 +71,7 @@ def fit_probe(seen: sp.csr_matrix, labels: np.ndarray, parts: np.ndarray) -> dic
     -------
     dict
         For each of :data:`METRICS` ``found``, ``chance``, and the 99 % interval of their difference over paired
-        queries, ``low`` and ``high`` (normal); ``at_chance``: neither interval lies above zero.
+        queries, ``low`` and ``high`` (normal); ``at_chance``: no interval is on the better side of zero alone.
     """
     known, query = np.flatnonzero(parts != "query"), np.flatnonzero(parts == "query")
     model = LogisticRegression("max_abs", 1.0, 100).fit(seen[known], labels[known])
@@ -87,7 +87,7 @@ def fit_probe(seen: sp.csr_matrix, labels: np.ndarray, parts: np.ndarray) -> dic
             "low": gap - half,
             "high": gap + half,
         }
-    return result | {"at_chance": all(result[name]["low"] <= 0 for name in METRICS)}
+    return result | {"at_chance": not any(_better(name, **result[name]) for name in METRICS)}
 
 
 def probe_mask(adata: AnnData, places: np.ndarray, labels: np.ndarray, parts: np.ndarray, mask: Mask) -> dict[str, Any]:
@@ -121,6 +121,11 @@ def leaks(metrics: Mapping[Mask, Mapping[str, Any]]) -> list[str]:
         for name in names
         if metrics[mask][name] is not None and not metrics[mask][name]["at_chance"]
     ]
+
+
+def _better(metric: str, low: float, high: float, **_: float) -> bool:
+    """Whether an interval of the difference from chance is on its better side alone."""
+    return low > 0 if REGISTRY[metric].direction == "higher" else high < 0
 
 
 def _by_frequency(labels: np.ndarray, conditions: np.ndarray) -> np.ndarray:

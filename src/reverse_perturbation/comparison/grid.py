@@ -8,7 +8,7 @@ import pandas as pd
 
 from reverse_perturbation.comparison.significance import paired_bootstrap
 from reverse_perturbation.conditions import LABEL_SPACES, LabelSpace, in_space
-from reverse_perturbation.metrics.ranking import Ranking
+from reverse_perturbation.metrics.ranks.ranking import Ranking
 from reverse_perturbation.metrics.registry import REGISTRY, shown_in
 from reverse_perturbation.retrieval.evaluate import Evaluator, QuerySetting, average
 from reverse_perturbation.retrieval.library import LibraryRanker
@@ -204,7 +204,7 @@ def _answers(queries: Queries, setting: tuple[str, str, str], conditions: np.nda
     values = np.empty((len(scores), len(METRICS)))
     if len(scores):
         ranking = Ranking.of(scores, queries.truth, conditions)
-        values = np.column_stack([np.asarray(REGISTRY[name].values(ranking)) for name in METRICS])
+        values = np.column_stack([np.asarray(REGISTRY[name].measure(ranking)) for name in METRICS])
     key: dict[str, str | int] = {"labels": queries.labels, "cells_per_query": queries.cells_per_query}
     key |= dict(zip(LIBRARY, setting, strict=True))
     return Answers(key, queries, len(conditions), values)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reverse_perturbation.metrics.registry import shown_in
+from reverse_perturbation.metrics.registry import REGISTRY, shown_in
 from reverse_perturbation.runs import REFERENCE_BASELINE, gap_prefix, title
 from reverse_perturbation.storage import read_json
 
@@ -47,6 +47,8 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
         f"{masked_targets(about)}",
         f"{'model':<16}" + "".join(f"{name:>14}" for name in SHOWN),
     ]
+    if lower := [name for name in SHOWN if REGISTRY[name].direction == "lower"]:
+        text.append(f"  lower is better: {', '.join(lower)}")
     text += [
         f"{model:<16}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN)
         for model in [*models, *baselines]

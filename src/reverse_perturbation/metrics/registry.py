@@ -1,13 +1,6 @@
-"""The registry of metrics: what each means, its chance level, where it is shown, and how it is computed.
+"""The registry of metrics: what each means, its chance level, and where it is shown.
 
-Ties. Let ``a`` conditions score above the truth and ``t`` others equal to it.
-
-- ``exact_hit@k`` is the share of the orders of the tied conditions that put the truth among the first k, so a
-  model that scores all n conditions alike gets k/n, which is chance, not 1. ``relevant_hit@k`` and
-  ``graded_ndcg@k`` are expectations over these orders too.
-- ``mrr``, ``mrr@10`` and ``ndcg@k`` take the mean rank ``1 + a + t/2`` as the rank. Since 1/rank is convex,
-  ties never gain in ``mrr``: with all n conditions alike it is 2/(n + 1), below chance. Where a metric is cut
-  at k, the mean rank is within k or it is not.
+What fits use of the formulas is in ``ranks``: no fit depends on this file, so an entry added here retrains nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,53 +11,25 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.confidence import aurc, confidence_auc, roc_auc
-from reverse_perturbation.metrics.rank import truth_index
-from reverse_perturbation.metrics.ranking import Ranking, any_of_first, discount, jaccard
+from reverse_perturbation.metrics.ranks.per_query import (
+    exact_hit,
+    graded_ndcg,
+    macro_hit,
+    ndcg,
+    reciprocal_rank,
+    relevant_hit,
+)
+from reverse_perturbation.metrics.ranks.rank import truth_index
+from reverse_perturbation.metrics.ranks.ranking import Ranking, any_of_first, discount, jaccard
 
 # Where a metric is shown: tables of the report; comparison.json; its intervals (tested); verdict and ceilings
 # (summary); libraries x queries (grid); tables with room for two, as of probes (brief); rows of single conditions.
 Place = Literal["tables", "comparison", "tested", "summary", "grid", "brief", "conditions"]
-
-
-def exact_hit(ranking: Ranking, k: int) -> np.ndarray:
-    """Return float64 [n]: whether the truth is among the first k."""
-    ahead, tied = ranking.standing
-    return np.clip((k - ahead) / (tied + 1), 0.0, 1.0)
-
-
-def relevant_hit(ranking: Ranking, k: int) -> np.ndarray:
-    """Return float64 [n]: whether a condition that shares a gene with the truth is among the first k."""
-    ahead, level, relevant = ranking.relevant_standing
-    return any_of_first(relevant, level, np.clip(k - ahead, 0, level))
-
-
-def macro_hit(ranking: Ranking, k: int) -> np.ndarray:
-    """Return float64 [n]: :func:`exact_hit`, weighted so that each condition counts the same."""
-    sizes = np.bincount(ranking.truth)
-    weight = len(ranking.truth) / (np.count_nonzero(sizes) * sizes[ranking.truth])
-    return weight * exact_hit(ranking, k)
-
-
-def reciprocal_rank(ranking: Ranking, k: int | None = None) -> np.ndarray:
-    """Return float64 [n]: 1 / rank, 0 beyond rank k."""
-    return np.where(ranking.rank <= (k or np.inf), 1 / ranking.rank, 0.0)
-
-
-def ndcg(ranking: Ranking, k: int) -> np.ndarray:
-    """Return float64 [n]: 1 / log2(1 + rank), 0 beyond rank k (one relevant condition)."""
-    return np.where(ranking.rank <= k, 1 / np.log2(1 + ranking.rank), 0.0)
-
-
-def graded_ndcg(ranking: Ranking, k: int) -> np.ndarray:
-    """Return float64 [n]: discounted gain of the first k places over the best possible.
-
-    Järvelin and Kekäläinen 2002 (doi:10.1145/582415.582418); the gain is the Jaccard index of the genes.
-    """
-    weights = discount(ranking.scores.shape[1], k)
-    best = -np.sort(-ranking.gain, axis=1) @ weights
-    result: np.ndarray = ranking.gain_by_place @ weights / best[ranking.truth]
-    return result
+OF_QUERIES = frozenset[Place](("tested", "grid", "brief", "conditions"))  # they need one value a query
+# What is shown in the first is shown in the second, which the first is read with.
+INCLUDES: dict[Place, Place] = {"tested": "comparison", "summary": "comparison", "brief": "grid"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +87,8 @@ class Metric:
 
     Attributes
     ----------
+    direction
+        Whether ``higher`` or ``lower`` values are better.
     values
         Gives one value a query, whose mean is the metric, or one value for all queries.
     chance
@@ -136,6 +103,27 @@ class Metric:
     values: Callable[[Ranking], np.ndarray | float]
     chance: Callable[[Candidates], float]
     shown: frozenset[Place] = frozenset()
+
+    @property
+    def heading(self) -> str:
+        """The name, as tables have it."""
+        return self.name if self.direction == "higher" else f"{self.name} (lower is better)"
+
+    def measure(self, ranking: Ranking) -> np.ndarray | float:
+        """Return float64 [n], or one value for all queries.
+
+        Raises
+        ------
+        InputError
+            If it is one value and the metric is shown in a place of :data:`OF_QUERIES`.
+        """
+        values = self.values(ranking)
+        if np.ndim(values) != 1 and (places := self.shown & OF_QUERIES):
+            raise InputError(
+                f"metric {self.name}: gives one value for all queries, but is shown in "
+                f"{', '.join(sorted(places))}, where each query needs one; leave these places out of its entry in metrics/registry.py"
+            )
+        return values
 
 
 def _confidence(measure: Callable[[np.ndarray, np.ndarray], float], ranking: Ranking) -> float:
@@ -238,7 +226,13 @@ REGISTRY = {metric.name: metric for metric in METRICS}
 
 def shown_in(place: Place) -> tuple[str, ...]:
     """Return the names of the metrics that a place shows, in the order of the registry."""
-    return tuple(metric.name for metric in METRICS if place in metric.shown)
+    places = {place} | {inner for inner, outer in INCLUDES.items() if outer == place}
+    return tuple(metric.name for metric in METRICS if metric.shown & places)
+
+
+def heading(name: str) -> str:
+    """Return the name of a metric as tables have it, or of anything else as it is."""
+    return REGISTRY[name].heading if name in REGISTRY else name
 
 
 def compute(scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> dict[str, float]:
@@ -256,12 +250,12 @@ def compute(scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> d
     Raises
     ------
     InputError
-        If a label is not among the conditions.
+        If a label is not among the conditions, or a metric does not fit the places that show it.
     ValueError
         If a score is NaN or the shapes do not fit.
     """
     ranking = Ranking.of(scores, labels, conditions)
-    return {metric.name: float(np.mean(metric.values(ranking))) for metric in METRICS}
+    return {metric.name: float(np.mean(metric.measure(ranking))) for metric in METRICS}
 
 
 def per_query(name: str, scores: np.ndarray, labels: np.ndarray, conditions: np.ndarray) -> np.ndarray:
@@ -272,7 +266,7 @@ def per_query(name: str, scores: np.ndarray, labels: np.ndarray, conditions: np.
     KeyError
         If there is no such metric, or it is not a mean over queries.
     """
-    values = REGISTRY[name].values(Ranking.of(scores, labels, conditions))
+    values = REGISTRY[name].measure(Ranking.of(scores, labels, conditions))
     if not isinstance(values, np.ndarray):
         raise KeyError(f"{name} is not a mean over queries")
     return values

@@ -26,12 +26,18 @@ class Ranker(ABC):
     Attributes
     ----------
     choices
-        One row a configuration tried by :meth:`select`; None where nothing is chosen.
+        One row a configuration tried by :meth:`select`, kept as choices.csv beside the weights; None where nothing is
+        chosen.
     """
 
     def __init__(self, config: Any):
         self.config = config
         self.choices: pd.DataFrame | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its file, by which params.yaml lists it."""
+        return type(self).__module__.rpartition(".")[2]
 
     def select(self, screen: MaskedScreen, reference: np.ndarray, validation: np.ndarray) -> None:
         """Fit on the reference cells; make every choice on the validation cells.

@@ -7,6 +7,7 @@ import pandas as pd
 
 from reverse_perturbation.comparison.grid import INTERVALS, LIBRARY, choose
 from reverse_perturbation.config import Params
+from reverse_perturbation.metrics.registry import heading
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.tables import SIMULATED
 
@@ -192,7 +193,7 @@ def _sizes(rows: pd.DataFrame) -> str:
 
 
 def _texts(row: Row) -> dict[str, str]:
-    return {name: _text(row, name) for name in INTERVALS}
+    return {heading(name): _text(row, name) for name in INTERVALS}
 
 
 def _text(row: Row, name: str) -> str:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from reverse_perturbation.metrics.registry import heading, shown_in
 from reverse_perturbation.report.markdown import markdown
+
+METRICS = shown_in("brief")
 
 SEES = {
     "targets": "counts of the target genes",
@@ -38,7 +41,7 @@ def probe_section(probe: Mapping[str, Any]) -> str:
         for mask, probes in probe["masks"].items()
         for name, of in probes.items()
     ]
-    columns = ["mask", "features", "exact_hit@1", "chance@1", "mrr", "chance mrr", "99 % of mrr gap", "verdict"]
+    columns = ["mask", "features", *(column for name in METRICS for column in _columns(name)), "verdict"]
     parts = [
         "## Leak probes",
         f"**Leak: {leaking} above chance.**" if leaking else "Under `all_targets` the target genes reveal nothing.",
@@ -49,13 +52,14 @@ def probe_section(probe: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _columns(metric: str) -> tuple[str, str, str]:
+    return heading(metric), f"chance {metric}", f"99 % of {metric} gap"
+
+
 def _row(of: Mapping[str, Any]) -> dict[str, str]:
-    hit, mrr = of["exact_hit@1"], of["mrr"]
-    return {
-        "exact_hit@1": f"{hit['found']:.3f}",
-        "chance@1": f"{hit['chance']:.3f}",
-        "mrr": f"{mrr['found']:.3f}",
-        "chance mrr": f"{mrr['chance']:.3f}",
-        "99 % of mrr gap": f"{mrr['low']:+.3f} to {mrr['high']:+.3f}",
-        "verdict": "at chance" if of["at_chance"] else "above chance",
-    }
+    row = {"verdict": "at chance" if of["at_chance"] else "above chance"}
+    for name in METRICS:
+        found = of[name]
+        texts = f"{found['found']:.3f}", f"{found['chance']:.3f}", f"{found['low']:+.3f} to {found['high']:+.3f}"
+        row |= dict(zip(_columns(name), texts, strict=True))
+    return row

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from reverse_perturbation.comparison.verdict import masked_targets, missed_targets
+from reverse_perturbation.metrics.registry import heading
 from reverse_perturbation.report.analysis import Tables, ceilings_section, confidence_section, errors_section
 from reverse_perturbation.report.library_query import chosen_table
 from reverse_perturbation.report.markdown import markdown
@@ -126,7 +127,7 @@ def _over_seeds(comparison: Mapping[str, Any]) -> list[str]:
         f"Over the {len(seeds)} training seeds, with the 95 % interval of the mean (Student's t, wide for few seeds):",
         markdown(
             [
-                {"model": model, "metric": name} | {shown: row[key] for key, shown in SPREAD.items()}
+                {"model": model, "metric": heading(name)} | {shown: row[key] for key, shown in SPREAD.items()}
                 for model in models
                 for name, row in comparison[model]["seeds"].items()
             ]
@@ -137,7 +138,7 @@ def _over_seeds(comparison: Mapping[str, Any]) -> list[str]:
 def _other_gaps(comparison: Mapping[str, Any]) -> list[str]:
     models = comparison["provenance"]["models"]
     rows = [
-        {"model": model, "minus": baseline, "metric": name, "gap": gap["mean"], "95 % low": gap["low"]}
+        {"model": model, "minus": baseline, "metric": heading(name), "gap": gap["mean"], "95 % low": gap["low"]}
         | {"95 % high": gap["high"]}
         | {f"{end}, seeds too": gap["with_seeds"][end] if "with_seeds" in gap else None for end in ("low", "high")}
         for model in models
@@ -146,8 +147,8 @@ def _other_gaps(comparison: Mapping[str, Any]) -> list[str]:
         if name == "mrr" or baseline == REFERENCE_BASELINE
     ]
     return [
-        "The gap to every baseline, in mrr. For the last two columns training seeds are resampled as well as queries; "
-        "with few seeds this interval is still too narrow:",
+        f"The gap to every baseline in mrr, and to `{REFERENCE_BASELINE}` in every tested metric. For the last two "
+        "columns training seeds are resampled as well as queries; with few seeds this interval is still too narrow:",
         markdown(rows),
     ]
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reverse_perturbation.comparison.verdict import meaning, number
-from reverse_perturbation.metrics.registry import shown_in
+from reverse_perturbation.metrics.registry import heading, shown_in
 from reverse_perturbation.runs import REFERENCE_BASELINE, gap_prefix
 
 HEADLINE = shown_in("tables")
-TESTED = shown_in("tested")
 SIMULATED = (
     "> **Simulated cells.** These figures show that the pipeline works and how the models compare on a generative\n"
     "> model of our own (docs/simulator.md). They say nothing about biology; results on real cells are in\n"
@@ -38,10 +37,10 @@ def models_table(metrics_files: Sequence[Mapping[str, Any]]) -> list[dict[str, A
             "ranking": about["ranking"],
             "slice": f"{about['data']}, mask {about['mask']}, {about['labels']}",
         }
-        rows.append(row | {metric: float(content[metric]) for metric in HEADLINE})
+        rows.append(row | {heading(metric): float(content[metric]) for metric in HEADLINE})
     first = metrics_files[0]
     blank = dict.fromkeys(("training seed", "split seed", "ranking"), "-") | {"slice": rows[-1]["slice"]}
-    rows.append({"model": "chance"} | blank | {metric: first["chance"].get(metric) for metric in HEADLINE})
+    rows.append({"model": "chance"} | blank | {heading(metric): first["chance"].get(metric) for metric in HEADLINE})
     return rows
 
 
@@ -51,12 +50,11 @@ def gaps_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for model in models:
         prefix = gap_prefix(model, models[0])
-        for metric in TESTED:
-            interval = comparison[f"{prefix}interval"][metric]
+        for metric, interval in comparison[f"{prefix}interval"].items():
             rows.append(
                 {
                     "model": model,
-                    "metric": metric,
+                    "metric": heading(metric),
                     "mean": comparison[model][metric],
                     "std over seeds": comparison[model]["std"][metric] if "seeds" in comparison[model] else None,
                     REFERENCE_BASELINE: comparison[REFERENCE_BASELINE][metric],

@@ -12,7 +12,7 @@ from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.contract import read_obs
 from reverse_perturbation.data.screen.masked_screen import read_split
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.metrics.rank import translate
+from reverse_perturbation.metrics.ranks.rank import translate
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.retrieval.query import pseudobulk

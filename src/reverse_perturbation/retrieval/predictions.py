@@ -19,15 +19,22 @@ class Predictions:
     cell_ids
         Object array of str [n].
     log_proba
-        float32 [n, n_conditions], or None for a model without a classifier.
+        float32 [n, n_conditions], finite, or None for a model without a classifier.
     conditions
         Object array of str [n_conditions], the columns of ``log_proba``; None with it.
     embedding
-        float32 [n, d], or None for a model without one.
+        float32 [n, d], finite, or None for a model without one.
     screen_sha256
         Hash of the masked screen the model was given, of ``fingerprint``; None where it is not known.
     control_mean
         float32 [d], mean embedding of the control cells, which are in no part of the split; None without them.
+
+    Arrays of another precision are stored as float32.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a condition is named twice, or a number is NaN or infinite.
     """
 
     cell_ids: np.ndarray
@@ -42,12 +49,17 @@ class Predictions:
             raise ValueError("predictions hold neither class probabilities nor an embedding")
         if (self.log_proba is None) != (self.conditions is None):
             raise ValueError("log_proba and conditions come together or not at all")
-        for name in ("log_proba", "embedding"):
-            values = getattr(self, name)
-            if values is not None and (values.ndim != 2 or len(values) != len(self.cell_ids)):
+        for name in ("log_proba", "embedding", "control_mean"):
+            if (values := getattr(self, name)) is None:
+                continue
+            with np.errstate(over="ignore"):
+                values = np.asarray(values, dtype=np.float32)
+            object.__setattr__(self, name, values)
+            if name != "control_mean" and (values.ndim != 2 or len(values) != len(self.cell_ids)):
                 raise ValueError(f"{name} is of shape {values.shape} for {len(self.cell_ids)} cells")
-            if values is not None and np.isnan(values).any():
-                raise ValueError(f"{name} holds NaN")
+            if not np.isfinite(values).all():
+                found = values[~np.isfinite(values)][0]
+                raise ValueError(f"{name} holds {found} (in float32); it must be finite")
         if self.control_mean is not None and (
             self.embedding is None or self.control_mean.shape != self.embedding.shape[1:]
         ):
@@ -62,12 +74,12 @@ class Predictions:
         """Write an .npz without pickled objects, atomically."""
         arrays = {"cell_ids": self.cell_ids.astype(str)}
         if self.log_proba is not None and self.conditions is not None:
-            arrays["log_proba"] = self.log_proba.astype(np.float32)
+            arrays["log_proba"] = self.log_proba
             arrays["conditions"] = self.conditions.astype(str)
         if self.embedding is not None:
-            arrays["embedding"] = self.embedding.astype(np.float32)
+            arrays["embedding"] = self.embedding
         if self.control_mean is not None:
-            arrays["control_mean"] = self.control_mean.astype(np.float32)
+            arrays["control_mean"] = self.control_mean
         if self.screen_sha256 is not None:
             arrays["screen_sha256"] = np.array(self.screen_sha256)
         with write_atomically(path) as temporary, temporary.open("wb") as file:

@@ -8,8 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from reverse_perturbation.config import Params
-from reverse_perturbation.data.screen.masked_screen import fingerprint, load_masked_screen, separate_controls
-from reverse_perturbation.models.ranker import load_baseline
+from reverse_perturbation.data.screen.masked_screen import (
+    MaskedScreen,
+    fingerprint,
+    load_masked_screen,
+    separate_controls,
+)
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.ranker import Ranker, load_baseline
+from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
 from reverse_perturbation.storage import write_text
@@ -29,16 +36,23 @@ def baseline(args: argparse.Namespace, params: Params) -> None:
         else:
             ranker.fit(screen, everything)
         ranker.save(Path(args.model) / fit, screen)
-        predictions = replace(ranker.predict(screen), screen_sha256=fingerprint(screen))
+        predictions = replace(_predict(ranker, screen), screen_sha256=fingerprint(screen))
         if predictions.embedding is not None and len(controls.cell_ids):
-            of_controls = ranker.predict(controls).embedding
+            of_controls = _predict(ranker, controls).embedding
             assert of_controls is not None
             predictions = replace(predictions, control_mean=of_controls.mean(axis=0))
         predictions.save(Path(args.predictions) / f"{fit}.npz")
-        print(f"{args.name}: {fit} fit on {len(reference if fit == 'selection' else everything):,} cells")
+        print(f"{ranker.name}: {fit} fit on {len(reference if fit == 'selection' else everything):,} cells")
     if ranker.choices is not None:
         table = ranker.choices.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_text(Path(args.model) / "choices.csv", table)
+
+
+def _predict(ranker: Ranker, screen: MaskedScreen) -> Predictions:
+    try:
+        return ranker.predict(screen)
+    except ValueError as error:
+        raise InputError(f"models/baselines/{ranker.name}.py: predict: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ def library_query(args: argparse.Namespace, params: Params) -> None:
     runs = all_runs(params)
     tables = [_grid_of_model(of_model, args.predictions, evaluator, params) for of_model in runs.values()]
     rows = pd.concat([of_model.assign(model=model) for model, of_model in zip(runs, tables, strict=True)])
-    rows = rows.reset_index(drop=True).round(4)  # whoever reads the file chooses by the same numbers
+    rows = rows.reset_index(drop=True).round(6)  # whoever reads the file chooses by the same numbers
     rows = rows[["model", *rows.columns.drop("model")]]
     write_text(args.grid, rows.to_csv(index=False, lineterminator="\n"))
     write_text(args.report, write_report(rows, params))

@@ -32,6 +32,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
     models = plotted(params.models)
     grid = _read_grid(Path(args.grid))
     comparison = _read(args.metrics, "comparison", "compare")
+    split, probe = _read(args.metrics, "split", "split"), _read(args.metrics, "probe", "probe")
     tables = analysis.Tables.load(args.analysis, _read(args.metrics, "analysis", "analysis"), models)
     title = slice_of(comparison["provenance"])
     folder = Path(args.plots)
@@ -77,9 +78,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
         params.analysis.similar,
         pictures,
     )
-    cells = cells_section(_read(args.metrics, "split", "split"))
-    probe = probe_section(_read(args.metrics, "probe", "probe"))
-    write_text(args.output, f"{text}\n{cells}\n\n{probe}")
+    write_text(args.output, f"{text}\n{cells_section(split)}\n\n{probe_section(probe)}")
     print(f"report: {args.output}")
 
 

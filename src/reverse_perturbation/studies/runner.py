@@ -92,10 +92,14 @@ def locate(row: Row) -> Row:
 
 
 def uncommitted() -> str:
-    """Return the tracked files that have changed, reports of presets aside; empty if there are none."""
+    """Return the files that differ from HEAD, reports of presets aside; empty if there are none.
+
+    New files count among code and presets: an experiment in a folder of its own would lack them.
+    """
     written = [f":!{reports.FOLDER / name}{end}" for name in presets.preset_names() for end in (".md", ".json", "/")]
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written).splitlines()
     files = [line.split(maxsplit=1)[1] for line in changed]
+    files += git("ls-files", "--others", "--exclude-standard", "--", "src", presets.FOLDER.as_posix()).splitlines()
     return ", ".join(files[:3]) + f" and {len(files) - 3} more" * (len(files) > 3)
 
 

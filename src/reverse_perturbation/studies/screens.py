@@ -14,7 +14,7 @@ import pandas as pd
 
 from reverse_perturbation.comparison.significance import paired_bootstrap
 from reverse_perturbation.comparison.verdict import missed_targets
-from reverse_perturbation.metrics.registry import per_query, shown_in
+from reverse_perturbation.metrics.registry import heading, per_query, shown_in
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.probe import probe_section
 from reverse_perturbation.report.report import about_the_baselines
@@ -180,7 +180,7 @@ def _gaps(
         markdown(_over_splits([row.comparison for row in splits])),
         "The gap to `logreg` over all splits together. A cell that is a query in several splits enters once, with its "
         "mean; the paired bootstrap resamples cells, stratified by condition.",
-        markdown(pooled),
+        markdown([{**row, "metric": heading(row["metric"])} for row in pooled]),
     ]
 
 

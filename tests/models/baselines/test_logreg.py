@@ -13,7 +13,7 @@ def test_it_is_the_tuned_logistic_regression_on_log1p_expression(screen):
     x, y = screen.log1p(), screen.conditions
     model, table = tune(
         x[reference], y[reference], x[validation], y[validation],
-        scalings=["none", "max_abs"], cs=[0.1, 1.0], max_iter=500,
+        scalings=["none", "max_abs"], cs=[0.1, 1.0], max_iter=500, name="logreg",
     )  # fmt: skip
     found = baseline.predict(screen)
     assert (found.log_proba == model.log_proba(x)).all()

@@ -120,7 +120,7 @@ def test_a_model_that_is_incomplete_or_broken(tmp_path):
 def test_tuning_takes_the_least_cross_entropy_on_validation():
     x, y = cells(200, 0, noise=2.0)
     v, w = cells(200, 1, noise=2.0)
-    model, table = tune(x, y, v, w, scalings=["none", "max_abs"], cs=[10.0, 0.001, 0.1], max_iter=500)
+    model, table = tune(x, y, v, w, scalings=["none", "max_abs"], cs=[10.0, 0.001, 0.1], max_iter=500, name="logreg")
     assert table[["scaling", "c"]].to_numpy().tolist() == [
         [s, c] for s in ("none", "max_abs") for c in (0.001, 0.1, 10.0)
     ]
@@ -146,7 +146,7 @@ def test_a_validation_condition_unknown_to_the_reference():
     x, y = cells(50, 0, conditions=2)
     v, w = cells(50, 0, conditions=3)
     with pytest.raises(InputError, match=r"C\+ctrl"):
-        tune(x, y, v, w, scalings=["none"], cs=[1.0], max_iter=50)
+        tune(x, y, v, w, scalings=["none"], cs=[1.0], max_iter=50, name="logreg")
 
 
 def test_shuffled_labels_are_at_chance():
@@ -172,7 +172,7 @@ def test_on_real_cells(norman_subset, mask, exact_hit, mrr):
     x = log1p_cp10k(masked.counts, masked.totals)[rows]
     y, part = frame["condition"].to_numpy(dtype=object), frame["part"].to_numpy()
     reference, validation, query = (np.flatnonzero(part == name) for name in ("reference", "validation", "query"))
-    settings = {"scalings": ["none", "max_abs"], "cs": [0.1, 0.3, 1.0], "max_iter": 300}
+    settings = {"scalings": ["none", "max_abs"], "cs": [0.1, 0.3, 1.0], "max_iter": 300, "name": "logreg"}
     model, _ = tune(x[reference], y[reference], x[validation], y[validation], **settings)
     fitted = np.concatenate([reference, validation])
     model.fit(x[fitted], y[fitted], start=model)

@@ -68,4 +68,5 @@ class TunedBaseline(LogregBaseline):
             scalings=self.config.scaling,
             cs=self.config.c,
             max_iter=self.config.max_iter,
+            name=self.name,
         )

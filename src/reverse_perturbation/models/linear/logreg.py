@@ -11,8 +11,8 @@ from scipy.special import log_softmax
 from sklearn.preprocessing import MaxAbsScaler
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.metrics import registry
-from reverse_perturbation.metrics.ranking import Ranking
+from reverse_perturbation.metrics.ranks.per_query import exact_hit, reciprocal_rank
+from reverse_perturbation.metrics.ranks.ranking import Ranking
 from reverse_perturbation.models.linear.softmax import fit_softmax
 from reverse_perturbation.storage import load_weights, save_weights
 
@@ -143,6 +143,7 @@ def tune(
     scalings: Sequence[Scaling],
     cs: Sequence[float],
     max_iter: int,
+    name: str,
 ) -> tuple[LogisticRegression, pd.DataFrame]:
     """Choose scaling and C by the cross-entropy on the validation cells.
 
@@ -160,6 +161,8 @@ def tune(
         Values tried, each scaling with each C; C rises from the smallest, each fit warm-started from the one before.
     max_iter
         Maximum number of L-BFGS iterations.
+    name
+        Of the baseline, in the printed progress.
 
     Returns
     -------
@@ -178,12 +181,13 @@ def tune(
             rows.append(tried)
             models.append(model)
             print(
-                f"logreg: scaling {scaling}, C {c:g}: validation cross-entropy {tried['cross_entropy']:.4f}, "
+                f"{name}: scaling {scaling}, C {c:g}: validation cross-entropy {tried['cross_entropy']:.4f}, "
                 f"mrr {tried['mrr']:.4f}, {model.n_iter} iterations",
                 flush=True,
             )
     table = pd.DataFrame(rows)
     best = table.sort_values(["cross_entropy", "c"]).index[0]
+    print(f"{name}: of {len(table)} configurations scaling {models[best].scaling}, C {models[best].c:g} is kept")
     return models[best], table
 
 
@@ -194,8 +198,8 @@ def _tried(model: LogisticRegression, log_proba: np.ndarray, labels: np.ndarray)
         "scaling": model.scaling,
         "c": model.c,
         "cross_entropy": -float(of_truth.mean(dtype=np.float64)),
-        "exact_hit@1": float(registry.exact_hit(ranking, 1).mean()),
-        "mrr": float(registry.reciprocal_rank(ranking).mean()),
+        "exact_hit@1": float(exact_hit(ranking, 1).mean()),
+        "mrr": float(reciprocal_rank(ranking).mean()),
         "n_iter": model.n_iter,
         "converged": model.converged,
     }

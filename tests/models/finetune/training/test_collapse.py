@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.metrics.rank import rank_of_truth
+from reverse_perturbation.metrics.ranks.rank import rank_of_truth
 from reverse_perturbation.models.finetune.training.collapse import chance_mrr, check_collapse, relative_variance
 from reverse_perturbation.models.finetune.training.history import Epoch
 from reverse_perturbation.models.finetune.training.train import fit

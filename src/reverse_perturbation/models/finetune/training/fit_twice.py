@@ -133,9 +133,11 @@ def _report(stage: str, epoch: Epoch, epochs: int, live: Live) -> None:
         if name not in ("epoch", "seconds") and not math.isnan(value):
             live.log_metric(name, value)
     live.next_step()
+    losses = {"train": epoch.train_loss, "validation": epoch.validation_loss}
+    known = " ".join(f"{loss:.3f} {part}" for part, loss in losses.items() if not math.isnan(loss))
     print(
-        f"{stage}: epoch {epoch.epoch}/{epochs}, {epoch.seconds:.1f} s, loss {epoch.train_loss:.3f} train "
-        f"{epoch.validation_loss:.3f} validation, exact_hit@1 {epoch.exact_hit_at_1:.3f}, mrr {epoch.mrr:.3f}; "
+        f"{stage}: epoch {epoch.epoch}/{epochs}, {epoch.seconds:.1f} s, loss {known}, "
+        f"exact_hit@1 {epoch.exact_hit_at_1:.3f}, mrr {epoch.mrr:.3f}; "
         f"by library {epoch.library_exact_hit_at_1:.3f}, {epoch.library_mrr:.3f}",
         flush=True,
     )

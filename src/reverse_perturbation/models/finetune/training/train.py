@@ -16,7 +16,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import AdamW
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.metrics import registry
+from reverse_perturbation.metrics.ranks.per_query import exact_hit, reciprocal_rank
+from reverse_perturbation.metrics.ranks.ranking import Ranking
 from reverse_perturbation.models.encoder.batches import training_batches
 from reverse_perturbation.models.encoder.tokens import TokenSource
 from reverse_perturbation.models.finetune.inference.predict import predict_in_order
@@ -247,8 +248,8 @@ def _validate(model: EncoderClassifier, data: TrainingData, device: torch.device
     embedding, logits = predict_in_order(model, data.tokens, data.validation, device)
     by_library = _by_library(model, data, embedding, device)
     scores = by_library if logits is None else logits
-    headline, library = (registry.compute(each, names[truth], names) for each in (scores, by_library))
-    hit = headline["exact_hit@1"]
+    headline, library = (Ranking.of(each, names[truth], names) for each in (scores, by_library))
+    hit = float(exact_hit(headline, 1).mean())
     loss = math.nan
     if logits is not None:
         loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)).item()
@@ -256,9 +257,9 @@ def _validate(model: EncoderClassifier, data: TrainingData, device: torch.device
         "validation_loss": loss,
         "exact_hit_at_1": hit,
         "exact_hit_at_1_error": math.sqrt(hit * (1 - hit) / len(truth)),
-        "mrr": headline["mrr"],
-        "library_exact_hit_at_1": library["exact_hit@1"],
-        "library_mrr": library["mrr"],
+        "mrr": float(reciprocal_rank(headline).mean()),
+        "library_exact_hit_at_1": float(exact_hit(library, 1).mean()),
+        "library_mrr": float(reciprocal_rank(library).mean()),
         "chance_mrr": chance_mrr(scores, truth),
         "relative_variance": relative_variance(embedding),
     }

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from reverse_perturbation.conditions import genes_of
-from reverse_perturbation.metrics.rank import ahead_and_tied, truth_index
+from reverse_perturbation.metrics.ranks.rank import ahead_and_tied, truth_index
 
 BLOCK = 2048  # queries sorted at once for graded_ndcg: with 282 conditions some 30 MB
 
