@@ -121,7 +121,8 @@ class Metric:
         if np.ndim(values) != 1 and (places := self.shown & OF_QUERIES):
             raise InputError(
                 f"metric {self.name}: gives one value for all queries, but is shown in "
-                f"{', '.join(sorted(places))}, where each query needs one; leave these places out of its entry in metrics/registry.py"
+                f"{', '.join(sorted(places))}, where each query needs one; leave these places out of its "
+                "entry in metrics/registry.py"
             )
         return values
 
