@@ -25,7 +25,11 @@ PACKAGE = ROOT / "src" / "reverse_perturbation"
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "models" / "README.md", ROOT / "data/raw/README.md"])
 KEYS = yaml.load(ROOT / "params.yaml")
 # Files of the examples in adding.md.
-EXAMPLES = {"src/reverse_perturbation/models/baselines/centroid.py", "experiments/lora_ranks.yaml"}
+EXAMPLES = {
+    "src/reverse_perturbation/models/baselines/centroid.py",
+    "models/centroid/choices.csv",
+    "experiments/lora_ranks.yaml",
+}
 EXAMPLES |= {"encoder/vocabulary.py", "encoder/checkpoint.py"}  # of any foundation model
 # What looks like a key and is a function of the package scgpt or a file.
 NO_KEYS = {
