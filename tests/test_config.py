@@ -46,18 +46,18 @@ def test_the_defaults_are_valid():
         ("  query_fraction: 0.2 ", "  query_fraction: 1.2 ", "split.query_fraction: .*found 1.2"),
         ("mask: all_targets", "masks: all_targets", "mask: Field required"),
         ("mask: all_targets", "masks: all_targets", "masks: unknown key, remove it or correct its name"),
-        ("logreg_depth:\n", "logreg_dept:\n", "logreg_dept: unknown key, remove it or correct its name"),
+        ("logreg_genes:\n", "logreg_gene:\n", "logreg_gene: unknown key, remove it or correct its name"),
         ("labels: canonical", "labels: [", "not YAML"),
         ("  - 0\n  - 1\n", "  - 1\n  - 1\n", "seeds: .*listed twice"),
         ("  - fusion\n", "  - logreg\n", r"models: .*found \['scgpt', 'logreg'\]"),
         ("  - fusion\n", "  - scgpt\n", r"models: .*give a foundation model \(scgpt\), alone or followed by fusion"),
         ("  - scgpt ", "  - geneformer ", r"models: .*\(scgpt\).*found \['geneformer', 'fusion'\]"),
         (
-            "  - logreg_depth\n",
+            "  - logreg_genes\n",
             "  - forest\n",
-            r"baselines: .*forest is no file of models/baselines, .*logreg_depth, pca",
+            r"baselines: .*forest is no file of models/baselines, .*logreg_genes, pca",
         ),
-        ("  - logreg_depth\n", "  - pca\n", "baselines: .*listed twice"),
+        ("  - logreg_genes\n", "  - pca\n", "baselines: .*listed twice"),
         ("  - pca\n", "", "baselines: .*pca is missing: the comparison and the analysis need logreg and pca"),
         ("    cross_entropy: 1.0 ", "    cross_entropy: 0.0 ", "finetune.loss: .*all 0; give at least one a weight$"),
         ("    kind: random ", "    kind: balance ", "finetune.sampler.kind: .*found 'balance'"),
@@ -89,10 +89,10 @@ def test_every_wrong_key_is_named_at_once(tmp_path):
 
 def test_the_section_of_a_baseline_that_is_not_listed_may_stay(tmp_path):
     """Else leaving a baseline out would take two edits; its section is not checked."""
-    path = changed(tmp_path, "  - logreg_depth\n", "")
-    path.write_text(path.read_text().replace("logreg_depth:\n", "logreg_depth:\n  nonsense: true\n"))
+    path = changed(tmp_path, "  - logreg_genes\n", "")
+    path.write_text(path.read_text().replace("logreg_genes:\n", "logreg_genes:\n  nonsense: true\n"))
     params = load_params(path)
-    assert params.baselines == [name for name in load_params(DEFAULTS).baselines if name != "logreg_depth"]
+    assert params.baselines == [name for name in load_params(DEFAULTS).baselines if name != "logreg_genes"]
     params.check_baselines()
 
 
@@ -194,6 +194,8 @@ def test_what_a_key_can_be_is_said_beside_it(path, comment):
         return
     bounds = next((bounds(*map(int, m.groups())) for p, bounds in RANGES.items() if (m := re.search(p, comment))), None)
     assert bounds, f"no range in {comment!r}"
+    if last == "most":
+        section["least"] = 1e-9  # it may not be below that
     for inside, values in zip((True, False), bounds, strict=True):
         for each in values:
             section[last] = [each] if isinstance(value, list) else each

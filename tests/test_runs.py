@@ -122,7 +122,7 @@ def test_a_name_with_dashes_and_digits_stays_whole(of_long_name):
     assert {row["model"] for row in gaps_table(found)} == {LONG}
     found["provenance"] |= {"queries": 4, "conditions": 3}
     text = lines(found)
-    assert [line.split()[0] for line in text[2:6]] == [LONG, "logreg", "pca", f"{LONG}-logreg"]
+    assert [line.split()[0] for line in text[2:7]] == [LONG, "logreg", "pca", "strongest", f"{LONG}-logreg"]
     assert any(line.startswith(f"MISSED  {LONG} ") or line.startswith(f"passed  {LONG} ") for line in text)
 
 

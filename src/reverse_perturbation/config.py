@@ -31,6 +31,7 @@ from reverse_perturbation.sections import (
     Seed,
     Split,
     Targets,
+    Tuning,
 )
 
 
@@ -57,6 +58,7 @@ class Params(Section):
     precision: Precision
     scgpt: Scgpt
     pretrain: Pretrain
+    tuning: Tuning
     finetune: Finetune
     fusion: Fusion
     library: Library

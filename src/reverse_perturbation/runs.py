@@ -33,6 +33,10 @@ class Run:
         """Return the file of what one of its two fits predicts for every cell."""
         return Path(folder) / self.name / f"{fit}.npz"
 
+    def cross_validation(self, folder: str | Path) -> Path:
+        """Return the file that says how a baseline did on cells held out, beside its predictions."""
+        return Path(folder) / self.name / "cross_validation.json"
+
     def metrics(self, folder: str | Path) -> Path:
         """Return its metrics file."""
         return Path(folder) / f"{self.name}.json"

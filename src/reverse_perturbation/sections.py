@@ -221,6 +221,13 @@ class Fusion(Section):
     linear_dropout: Dropout
 
 
+class Tuning(Section):
+    """Cross-validation in the known cells, by which settings of baselines are chosen."""
+
+    folds: Count
+    seed: Seed
+
+
 class Library(Section):
     """Vectors that represent a condition in retrieval."""
 

@@ -14,6 +14,8 @@ MEANING = {
     "mrr": "scGPT mrr",
     "mrr_of_logreg": "scGPT mrr within the allowed share of logreg's",
     "ndcg@5_of_logreg": "scGPT ndcg@5 within the allowed share of logreg's",
+    "mrr_of_strongest": "scGPT mrr within the allowed share of the strongest baseline's",
+    "ndcg@5_of_strongest": "scGPT ndcg@5 within the allowed share of the strongest baseline's",
     "seeds": "training seeds",
 }
 # Found where the target is met and where it is missed, and needed: seeds are counts.
@@ -23,7 +25,17 @@ PASSING = {
     "scgpt": VALUES | {"std": VALUES, "seeds": {"mrr": {"mean": 0.5, "std": 0.0, "low": 0.5, "high": 0.5}}},
     "fusion": VALUES | {"std": VALUES, "mrr": 0.4321},
     "logreg": VALUES | {"mrr": 0.4567},
+    "lda": VALUES | {"mrr": 0.4789},
     "pca": VALUES | {"mrr": 0.1234},
+    "gaps": {
+        "logreg": {"mrr": {"mean": -0.0321, "low": -0.0654, "high": 0.0123}},
+        "lda": {"mrr": {"mean": -0.0543, "low": -0.0768, "high": -0.0111}},
+    },
+    "fusion_gaps": {
+        "logreg": {"mrr": {"mean": 0.0123, "low": -0.0032, "high": 0.0234}},
+        "lda": {"mrr": {"mean": -0.0099, "low": -0.0222, "high": 0.0033}},
+    },
+    "strongest": {"baseline": "lda"},
     "gap": VALUES | {"mrr": -0.0321},
     "interval": {"mrr": {"low": -0.0654, "high": 0.0123}},
     "ratio": VALUES,
@@ -33,7 +45,7 @@ PASSING = {
     "targets": {name: {"found": met, "needed": needed, "passed": True} for name, (met, _, needed) in FOUND.items()},
     "provenance": {
         "models": ["scgpt", "fusion"],
-        "baselines": ["logreg", "pca"],
+        "baselines": ["logreg", "lda", "pca"],
         "source": "simulated",
         "data": "simulated",
         "mask": "own",
@@ -84,7 +96,7 @@ def test_every_target_that_is_judged_has_words():
     """Those of the comparison, in its order; another foundation model is called by its own name."""
     targets = Targets(exact_hit_at_1=0.35, mrr=0.45, relative_gap=0.05)
     values = {"exact_hit@1": 0.5, "mrr": 0.5, "ndcg@5": 0.5}
-    judged = judge(values, values, 2, targets)
+    judged = judge(values, values, values, 2, targets)
     assert {name: meaning(name, "scgpt") for name in judged} == MEANING
     assert [*judged] == [*MEANING]
     assert meaning("mrr", "geneformer") == "geneformer mrr"
@@ -113,16 +125,19 @@ def test_real_cells_are_called_by_the_name_of_their_file(tmp_path, capsys):
 def test_every_model_is_shown_with_gap_and_interval(tmp_path, capsys):
     _, out, _ = run(tmp_path, capsys, PASSING)
     lines = out.splitlines()
-    names = ["scgpt", "fusion", "logreg", "pca", "scgpt-logreg", "95", "fusion-logreg", "95"]
-    assert [line.split()[0] for line in lines[2:10]] == names
+    names = ["scgpt", "fusion", "logreg", "lda", "pca", "strongest"]
+    names += ["scgpt-logreg", "95", "scgpt-lda", "95", "fusion-logreg", "95", "fusion-lda", "95"]
+    assert [line.split()[0] for line in lines[2:16]] == names
+    assert lines[7] == "strongest baseline, by cross-validation in the known cells: lda"
     assert lines[0].startswith("simulated data, mask own, legacy labels, 1,234 cell queries, 40 conditions")
-    assert "0.432" in lines[3]
-    assert "0.457" in lines[4]
-    assert "0.123" in lines[5]
-    assert "-0.032" in lines[6]
-    assert lines[7].endswith("95 % interval of this gap in mrr: -0.065 to +0.012")
-    assert "+0.012" in lines[8]
-    assert lines[9].endswith("95 % interval of this gap in mrr: -0.003 to +0.023")
+    mrr = [line.split()[1 + SHOWN.index("mrr")] for line in lines[2:7]]
+    assert mrr == ["0.500", "0.432", "0.457", "0.479", "0.123"]
+    gaps = [lines[n].split()[1 + SHOWN.index("mrr")] for n in (8, 10, 12, 14)]
+    assert gaps == ["+0.043", "+0.021", "-0.025", "-0.047"]
+    assert lines[9].endswith("95 % interval of this gap in mrr: -0.065 to +0.012")
+    assert lines[11].endswith("95 % interval of this gap in mrr: -0.077 to -0.011")
+    assert lines[13].endswith("95 % interval of this gap in mrr: -0.003 to +0.023")
+    assert lines[15].endswith("95 % interval of this gap in mrr: -0.022 to +0.003")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"targets": {}}', ""])

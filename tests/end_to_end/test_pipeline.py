@@ -20,7 +20,7 @@ from reverse_perturbation.data.screen.masked_screen import load_masked_screen
 from reverse_perturbation.metrics.ranks.rank import truth_index
 from reverse_perturbation.models.baselines.pca import Pca
 from reverse_perturbation.models.finetune.training.resume import TrainingState
-from reverse_perturbation.models.linear.baseline import LogregBaseline
+from reverse_perturbation.models.linear.baseline import LinearBaseline
 from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.stages import embed, fuse
 from tests.end_to_end.pipeline import commands, inside, params, run, yaml
@@ -79,12 +79,12 @@ def test_the_grid_has_every_setting_and_agrees_with_the_metrics(simulated):
     settings = rows[(rows["part"] == "query") & (rows["labels"] == "canonical") & (rows["cells_per_query"] == 1)]
     found = settings.groupby("model").size().to_dict()
     assert found.keys() == {*BASELINES, "scgpt", "fusion"}
-    counts = {"logreg": 1, "logreg_default": 1, "logreg_depth": 1, "pca": 20, "scgpt": 21, "fusion": 21}
+    counts = {"logreg": 1, "logreg_default": 1, "logreg_genes": 1, "lda": 1, "pca": 20, "scgpt": 21, "fusion": 21}
     assert found | counts == found
     assert set(rows["labels"]) == {"legacy", "canonical"}
     assert set(rows["cells_per_query"]) == {1, 5, 10, 25, 50, 100}
     found = settings.set_index(["model", "ranking", "embedding", "similarity"])["mrr"]
-    for name in ("logreg", "logreg_default", "logreg_depth"):
+    for name in ("logreg", "logreg_default", "logreg_genes", "lda"):
         expected = metrics(simulated, name)["mrr"]
         assert found[name, "classifier", "-", "-"] == pytest.approx(expected, abs=1e-4)
     assert found["pca", "bootstrap", "plain", "cosine"] == pytest.approx(metrics(simulated, "pca")["mrr"], abs=1e-4)
@@ -145,7 +145,7 @@ def test_the_report_has_every_row_and_says_simulated(simulated):
     rows = text.split("## Every model and seed")[1].split("## ")[0].split("\n\n| model")[1]
     for model in ("scgpt", "fusion"):
         assert rows.count(f"\n| {model} |") == 2
-    for model in ("logreg", "logreg_default", "logreg_depth", "pca", "chance"):
+    for model in (*BASELINES, "chance"):
         assert f"\n| {model} |" in text
     for line in text.splitlines():
         if line.startswith("!["):
@@ -306,13 +306,13 @@ def test_no_fitted_weight_depends_on_what_the_query_cells_hold(simulated, tmp_pa
 
 def test_no_weight_that_choices_are_made_by_depends_on_what_the_validation_cells_hold(simulated, tmp_path):
     """Of the models in which nothing is chosen, or only one choice is there: the fit is on the reference alone."""
-    one = {"c": [0.1], "scaling": ["max_abs"]}
-    content = params(finetune={"schedule": {"epochs": 1}}, logreg=one, logreg_depth=one)
+    one = {"features": ["log1p"], "scaling": ["max_abs"], "c": {"least": 0.1, "most": 0.1}}
+    content = params(finetune={"schedule": {"epochs": 1}}, logreg=one, logreg_genes=one, lda={"shrinkage": [0.5]})
     folders = [with_other_cells(simulated, tmp_path / "other validation cells", "validation"), tmp_path / "same"]
     shutil.copytree(simulated, folders[1])
     for folder in folders:
         run(folder, content, only=lambda name: name.startswith(("baseline@", "pretrain", "finetune@0")))
-    names = [*(f"{name}/{{}}/weights" for name in ("logreg", "logreg_default", "logreg_depth", "pca")), "scgpt-0/{}"]
+    names = [*(f"{name}/{{}}/weights" for name in BASELINES), "scgpt-0/{}"]
     for name in names:
         for fit, same in (("selection", True), ("final", False)):
             paths = [folder / "models" / f"{name.format(fit)}.safetensors" for folder in folders]
@@ -389,12 +389,12 @@ def test_a_baseline_that_gives_no_finite_numbers_is_named(simulated, tmp_path, c
         with np.errstate(divide="ignore"):
             return Predictions(screen.cell_ids, np.log(votes), self.model.conditions, None)
 
-    monkeypatch.setattr(LogregBaseline, "predict", votes_of_none)
+    monkeypatch.setattr(LinearBaseline, "predict", votes_of_none)
     shutil.copytree(simulated, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/data/predictions")
     with pytest.raises(SystemExit):
-        run(tmp_path / "run", params(), only=lambda name: name == "baseline@logreg_depth")
-    error = "error: models/baselines/logreg_depth.py: predict: log_proba holds -inf (in float32); it must be finite\n"
+        run(tmp_path / "run", params(), only=lambda name: name == "baseline@logreg_genes")
+    error = "error: models/baselines/logreg_genes.py: log_proba holds -inf (in float32); it must be finite\n"
     assert capsys.readouterr().err == error
     assert not (tmp_path / "run/data/predictions").exists()
 

@@ -15,7 +15,7 @@ from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.network.classifier import save_classifier
 from reverse_perturbation.models.finetune.training.history import chosen_epoch
 from reverse_perturbation.models.finetune.training.train import fit, make_optimizer
-from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression, load_fusion
+from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndFeatures, load_fusion
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
 from reverse_perturbation.sections import Fusion
@@ -37,7 +37,7 @@ def expression() -> sp.csr_matrix:
 
 @pytest.fixture(scope="module")
 def cells(tokens, expression) -> Tokens:
-    return TokensAndExpression.join(tokens, expression)
+    return TokensAndFeatures.join(tokens, expression)
 
 
 @pytest.fixture(scope="module", params=["none", "max_abs"])
@@ -47,7 +47,7 @@ def fitted(request, expression) -> LogisticRegression:
 
 @pytest.fixture
 def folder(fitted, tmp_path):
-    fitted.save(tmp_path / "logreg", NAMES)
+    fitted.save(tmp_path / "logreg", "log1p", NAMES)
     return tmp_path / "logreg"
 
 
@@ -85,7 +85,7 @@ def test_in_training_some_cells_go_without_logreg_s_scores(checkpoint, folder, c
     batch = cells.batch(np.arange(240))
     with torch.no_grad():
         alone = super(FusionClassifier, model).forward(batch).logits
-        whole = alone + model.linear(batch.expression)
+        whole = alone + model.linear(batch.features)
         found = model.train()(batch).logits
         predicted = model.eval()(batch).logits
     without = (found - alone).abs().amax(1) < 1e-5
@@ -99,8 +99,8 @@ def test_tokens_left_out_leave_the_expression(cells):
     kept = np.ones(len(cells.ids), dtype=bool)
     kept[cells.offsets[7] : cells.offsets[8]] = False
     found = cells.only(kept)
-    assert isinstance(found, TokensAndExpression)
-    assert found.expression is cells.expression
+    assert isinstance(found, TokensAndFeatures)
+    assert found.features is cells.features
     assert found.lengths[7] == 0
     assert (np.delete(found.lengths, 7) == np.delete(cells.lengths, 7)).all()
     assert (found.take(np.array([8])).values == cells.take(np.array([8])).values).all()
@@ -123,7 +123,7 @@ def test_it_scores_as_logreg_with_many_genes(tmp_path):
     labels = np.array([f"G{i}+ctrl" for i in np.arange(300) % 30], dtype=object)
     genes = [f"G{i}" for i in range(5045)]
     fitted = LogisticRegression("max_abs", 1.0, 100).fit(expression, labels)
-    fitted.save(tmp_path / "logreg", genes)
+    fitted.save(tmp_path / "logreg", "log1p", genes)
     part = LinearPart.load(tmp_path / "logreg", genes, sorted(set(labels)), "cells.h5ad")
     found = torch.log_softmax(part(torch.from_numpy(expression.toarray())), dim=1).detach().numpy()
     assert found == pytest.approx(fitted.log_proba(expression), abs=1e-5)
@@ -151,7 +151,7 @@ def test_both_parts_learn(checkpoint, folder, cells, data):
 def test_training_improves_on_a_logreg_that_knows_little(checkpoint, folder, expression, cells, data):
     """Fitted on shuffled labels; the tokens tell these cells' conditions."""
     shuffled = np.random.default_rng(3).permutation(LABELS[:60])
-    LogisticRegression("none", 1.0, 500).fit(expression[:60], shuffled).save(folder, NAMES)
+    LogisticRegression("none", 1.0, 500).fit(expression[:60], shuffled).save(folder, "log1p", NAMES)
     config = finetune_config(
         schedule__epochs=12, schedule__patience=12, sampler__batch_size=16, head__readout=["genes"]
     )
@@ -220,7 +220,7 @@ def test_saved_and_loaded_it_scores_the_same(checkpoint, folder, cells, data, tm
     model, other = build(checkpoint, folder, config, rate), build(checkpoint, folder, config, rate, seed=2)
     fit(model, joined(data, cells), config, seed=0, epochs=1, accelerator=ONE)
     loaded = load_checkpoint(checkpoint)
-    about = {"fusion": {"linear_learning_rate": rate, "linear_dropout": 0.0}, "genes": NAMES}
+    about = {"fusion": {"linear_learning_rate": rate, "linear_dropout": 0.0}, "features": "log1p", "genes": NAMES}
     save_classifier(tmp_path / "model", {"selection": other, "final": model}, CONDITIONS, loaded, config, **about)
     found, conditions = load_fusion(tmp_path / "model", "final", loaded, NAMES, "cells.h5ad")
     assert conditions == CONDITIONS
@@ -254,8 +254,8 @@ def test_a_logreg_of_other_genes_or_conditions_is_refused(folder):
 def test_the_expression_stays_with_its_cells(cells, tokens, expression):
     rows = np.array([7, 3, 200])
     found, plain = cells.batch(rows), tokens.batch(rows)
-    assert (found.expression.numpy() == expression.toarray()[rows]).all()
+    assert (found.features.numpy() == expression.toarray()[rows]).all()
     for name in ("ids", "values", "padding"):
         assert torch.equal(getattr(found, name), getattr(plain, name))
     again = cells.take(rows)
-    assert torch.equal(again.batch(np.array([2, 0])).expression, found.expression[[2, 0]])
+    assert torch.equal(again.batch(np.array([2, 0])).features, found.features[[2, 0]])

@@ -8,14 +8,21 @@ import pytest
 import scipy.sparse as sp
 
 from reverse_perturbation.config import Params, known_baselines
+from reverse_perturbation.data.folds import folds
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.ranker import Ranker, load_baseline
+from reverse_perturbation.models.ranker import Folds, Ranker, cross_validate, held_out, load_baseline
 from reverse_perturbation.retrieval.predictions import Predictions
 from tests.models.conftest import CONDITIONS, PARAMS
 
-SMALL = {"pca": {"components": 3}}
-TUNED = ["logreg", "logreg_depth"]
+SEARCH = {"least": 0.03, "most": 3.0, "evaluations": 3}
+SMALL = {
+    "pca": {"components": 3},
+    "logreg": {"c": SEARCH},
+    "logreg_genes": {"c": SEARCH},
+    "lda": {"shrinkage": [0.3, 0.7]},
+}
+TUNED = ["logreg", "logreg_genes"]
 every_baseline = pytest.mark.parametrize("name", known_baselines())
 
 
@@ -31,12 +38,21 @@ def baseline(name: str, **changes) -> Ranker:
 
 
 def with_nothing_to_choose(name: str) -> Ranker:
-    """The baseline with one value of everything it has a list of."""
-    return baseline(name, **{key: of[-1:] for key, of in PARAMS.model_dump()[name].items() if isinstance(of, list)})
+    """The baseline with one value of everything it tries several of."""
+    section = PARAMS.model_dump()[name]
+    one = {key: of[-1:] for key, of in section.items() if isinstance(of, list)}
+    return baseline(name, **one, **({"c": SEARCH | {"most": SEARCH["least"]}} if "c" in section else {}))
+
+
+def known_folds(screen: MaskedScreen) -> Folds:
+    """Two folds of the known cells."""
+    known = screen.rows("reference", "validation")
+    return [(known[train], known[held]) for train, held in folds(screen.conditions[known], 2, 0)]
 
 
 def fit_once(ranker: Ranker, screen: MaskedScreen) -> Predictions:
-    ranker.select(screen, screen.rows("reference"), screen.rows("validation"))
+    ranker.select(screen, known_folds(screen))
+    ranker.fit(screen, screen.rows("reference"))
     return ranker.predict(screen)
 
 
@@ -121,7 +137,7 @@ def test_the_final_fit_learns_from_validation_cells_and_the_selection_fit_does_n
     """A gene that no reference cell expresses means nothing to the selection fit."""
     with_gene, without = marked(screen, in_queries=True), marked(screen, in_queries=False)
     ranker, query = baseline(name), screen.rows("query")
-    ranker.select(without, without.rows("reference"), without.rows("validation"))
+    fit_once(ranker, without)
     before = [values(ranker.predict(each))[query] for each in (with_gene, without)]
     assert before[0] == pytest.approx(before[1], abs=1e-6)
     ranker.fit(without, without.rows("reference", "validation"))
@@ -144,7 +160,7 @@ def test_choices_are_kept_where_there_are_any(name, screen):
     assert ranker.choices is None
     fit_once(ranker, screen)
     tried = 0 if ranker.choices is None else len(ranker.choices)
-    assert tried == {"logreg": 14, "logreg_depth": 14, "logreg_default": 0, "pca": 0}.get(name, tried)
+    assert tried == {"logreg": 12, "logreg_genes": 12, "lda": 4, "logreg_default": 0, "pca": 0}.get(name, tried)
 
 
 @every_baseline
@@ -163,8 +179,49 @@ def test_a_missing_key_and_a_wrong_value_are_named(name, key):
 
 @pytest.mark.parametrize("name", TUNED)
 @pytest.mark.parametrize(
-    ("changes", "key"), [({"c": []}, "c"), ({"c": [1.0, -0.1]}, r"c\.1"), ({"scaling": ["max"]}, r"scaling\.0")]
+    ("changes", "key"),
+    [
+        ({"c": SEARCH | {"evaluations": 1}}, r"c\.evaluations"),
+        ({"c": SEARCH | {"least": -0.1}}, r"c\.least"),
+        ({"c": SEARCH | {"least": 10.0}}, r"c: .*least is 10, above most, 3"),
+        ({"scaling": ["max"]}, r"scaling\.0"),
+        ({"features": []}, "features"),
+    ],
 )
 def test_settings_to_try_must_make_sense(name, changes, key):
-    with pytest.raises(InputError, match=rf"^params\.yaml: {name}\.{key}: "):
+    with pytest.raises(InputError, match=rf"^params\.yaml: {name}\.{key}"):
         baseline(name, **changes)
+
+
+@every_baseline
+def test_cross_validation_judges_cells_that_the_fit_has_not_seen(name, screen):
+    """With other labels for the cells held out the same predictions are judged, now at chance."""
+    known = known_folds(screen)
+    found = cross_validate(with_nothing_fitted(name, screen), screen, known[:1])
+    if found is None:
+        assert name == "pca", "it has no class probabilities"
+        return
+    assert found["exact_hit@1"] > 0.7
+    held = screen.conditions.copy()
+    held[known[0][1]] = np.random.default_rng(0).permutation(held[known[0][1]])
+    shuffled = cross_validate(with_nothing_fitted(name, screen), replace(screen, conditions=held), known[:1])
+    assert shuffled["exact_hit@1"] < 0.6
+
+
+def with_nothing_fitted(name: str, screen: MaskedScreen) -> Ranker:
+    """The baseline after its choices."""
+    ranker = baseline(name)
+    ranker.select(screen, known_folds(screen))
+    return ranker
+
+
+def test_held_out_figures_by_hand():
+    """Two folds of one and of two cells, every cell counting the same."""
+    conditions = np.array(["A+ctrl", "B+ctrl"], dtype=object)
+    first = np.log(np.array([[0.8, 0.2]]))
+    second = np.log(np.array([[0.4, 0.6], [0.5, 0.5]]))
+    parts = [(first, conditions, conditions[:1]), (second, conditions, conditions[[0, 1]])]
+    found = held_out(parts)
+    assert found["cross_entropy"] == pytest.approx(-np.log([0.8, 0.4, 0.5]).mean())
+    assert found["exact_hit@1"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert found["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 1.5) / 3)

@@ -29,7 +29,10 @@ VALUES = {
     "models": "[scgpt]",
     "baselines": "[logreg,pca]",
     "logreg.scaling": "[none]",
-    "logreg_depth.scaling": "[none]",
+    "logreg.features": "[log1p]",
+    "logreg_genes.features": "[log1p]",
+    "logreg_genes.scaling": "[none]",
+    "lda.features": "[log1p]",
     "finetune.head.readout": "[cls]",
     "finetune.adaptation.lora.targets": "[qkv]",
 }

@@ -138,7 +138,7 @@ def test_rows_are_selected_by_name_or_pattern(repository):
         ("description: d\nrows: {a: {mask.own: 1}}", "row a: mask.own: no such key"),
         ("description: d\nrows: {a: {split: 1}}", "row a: split: a section; set its keys, as split.kind"),
         ("description: d\nrows: {a: {mask: all}}", "row a: mask: .*found 'all'"),
-        ("description: d\nrows: {a: {logreg.c: [x]}}", "row a: logreg.c.*found 'x'"),
+        ("description: d\nrows: {a: {logreg.scaling: [x]}}", "row a: logreg.scaling.*found 'x'"),
         ("description: d\nrows: {a: {}}\nsettings: {seeds: [1, 1]}", "row a: seeds: .*listed twice"),
         ("description: d\nrows: {a: {}}\nbase: none", "experiments/none.yaml: no such preset; there are broken, toy"),
         ("description: d\nrows: {a: {}}\nbase: broken", "base: broken -> broken leads back to itself"),

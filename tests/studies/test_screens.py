@@ -17,14 +17,14 @@ from reverse_perturbation.studies.presets import load_preset
 from reverse_perturbation.studies.reports import MadeRow
 from tests.end_to_end.pipeline import ROOT
 
-MODELS = ("logreg", "logreg_default", "logreg_depth", "pca", "scgpt", "fusion")
+MODELS = ("logreg", "logreg_default", "logreg_genes", "lda", "pca", "scgpt", "fusion")
 ABOUT = {
     "preset": "norman_subset",
     "preset_sha256": "0" * 64,
     "data_sha256": {"norman_subset.h5ad": "1" * 64},
     "code": "abcdef0123456789",
     "models": ["scgpt", "fusion"],
-    "baselines": ["logreg", "logreg_default", "logreg_depth", "pca"],
+    "baselines": ["logreg", "logreg_default", "logreg_genes", "lda", "pca"],
     "seeds": [0, 1],
     "date": "2026-01-01",
 }
@@ -57,7 +57,7 @@ def test_the_report_has_all_masks_and_models(simulated, tmp_path, monkeypatch):
     for mask in ("none", "own", "all_targets"):
         section = text.split(f"## Mask {mask}, split seed 42")[1].split("## ")[0]
         assert section.count("\n| scgpt |") == section.count("\n| fusion |") == 2
-        for model in ("logreg", "logreg_default", "logreg_depth", "pca", "chance"):
+        for model in ("logreg", "logreg_default", "logreg_genes", "lda", "pca", "chance"):
             assert f"\n| {model} |" in section
     split_table = text.split("## Over split seeds")[1].split("The gap")[0]
     found = [line for line in split_table.split("\n") if "| scgpt |" in line]

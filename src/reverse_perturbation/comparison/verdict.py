@@ -21,6 +21,8 @@ def meaning(target: str, encoder: str) -> str:
         "mrr": f"{name} mrr",
         "mrr_of_logreg": f"{name} mrr within the allowed share of logreg's",
         "ndcg@5_of_logreg": f"{name} ndcg@5 within the allowed share of logreg's",
+        "mrr_of_strongest": f"{name} mrr within the allowed share of the strongest baseline's",
+        "ndcg@5_of_strongest": f"{name} ndcg@5 within the allowed share of the strongest baseline's",
         "seeds": "training seeds",
     }[target]
 
@@ -53,12 +55,14 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
         f"{model:<16}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN)
         for model in [*models, *baselines]
     ]
+    best = comparison["strongest"]["baseline"]
+    text.append(f"strongest baseline, by cross-validation in the known cells: {best}")
     for model in models:
-        prefix = gap_prefix(model, models[0])
-        gap = comparison[f"{prefix}gap"]
-        text.append(f"{f'{model}-{REFERENCE_BASELINE}':<16}" + "".join(f"{gap[name]:>+14.3f}" for name in SHOWN))
-        for name, interval in comparison[f"{prefix}interval"].items():
-            text.append(f"  95 % interval of this gap in {name}: {interval['low']:+.3f} to {interval['high']:+.3f}")
+        for baseline in dict.fromkeys([REFERENCE_BASELINE, best]):
+            gaps = [comparison[model][name] - comparison[baseline][name] for name in SHOWN]
+            text.append(f"{f'{model}-{baseline}':<16}" + "".join(f"{gap:>+14.3f}" for gap in gaps))
+            for name, gap in comparison[f"{gap_prefix(model, models[0])}gaps"][baseline].items():
+                text.append(f"  95 % interval of this gap in {name}: {gap['low']:+.3f} to {gap['high']:+.3f}")
     for name, target in comparison["targets"].items():
         verdict = "passed" if target["passed"] else "MISSED"
         found, needed = (number(target[key]) for key in ("found", "needed"))

@@ -15,46 +15,56 @@ from reverse_perturbation.models.encoder.interface import Backbone, Checkpoint
 from reverse_perturbation.models.encoder.tokens import Batch, Tokens
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier, load_classifier
 from reverse_perturbation.models.finetune.network.heads import CellOutput
+from reverse_perturbation.models.linear.features import Features, feature_names
+from reverse_perturbation.models.linear.model import LinearModel
 from reverse_perturbation.sections import Finetune, Fusion
-from reverse_perturbation.storage import load_weights
 
 
 @dataclass(frozen=True)
-class TokensAndExpression(Tokens):
-    """Tokens of many cells joined to their masked expression, the input of logistic regression.
+class TokensAndFeatures(Tokens):
+    """Tokens of many cells joined to the features of the same cells, the input of logistic regression.
 
     Attributes
     ----------
-    expression
-        CSR float32 [n_cells, n_genes], of ``MaskedScreen.log1p``; only a batch of it is ever dense.
+    features
+        CSR float32 [n_cells, n_features]; only a batch of it is ever dense.
     """
 
-    expression: sp.csr_matrix
+    features: sp.csr_matrix
 
     @classmethod
-    def join(cls, tokens: Tokens, expression: sp.csr_matrix) -> "TokensAndExpression":
-        """Join the tokens and the expression of the same cells."""
-        return cls(**{field.name: getattr(tokens, field.name) for field in fields(Tokens)}, expression=expression)
+    def join(cls, tokens: Tokens, features: sp.csr_matrix) -> "TokensAndFeatures":
+        """Join the tokens and the features of the same cells."""
+        return cls(**{field.name: getattr(tokens, field.name) for field in fields(Tokens)}, features=features)
 
-    def take(self, rows: np.ndarray) -> "TokensAndExpression":
+    def take(self, rows: np.ndarray) -> "TokensAndFeatures":
         """Return some cells, in the order given."""
-        return replace(super().take(rows), expression=self.expression[rows])  # type: ignore[call-arg, return-value]
+        return replace(super().take(rows), features=self.features[rows])  # type: ignore[call-arg, return-value]
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """Return some cells, in the order given, with their expression."""
-        return replace(super().batch(rows), expression=torch.from_numpy(self.expression[rows].toarray()))
+        """Return some cells, in the order given, with their features."""
+        return replace(super().batch(rows), features=torch.from_numpy(self.features[rows].toarray()))
 
 
 class LinearPart(nn.Module):
-    """The scores of a logistic regression, ``weight @ (expression / scale) + bias``, as a layer that can be trained."""
+    """The scores of a linear model, ``weight @ (features / scale) + bias``, as a layer that can be trained.
+
+    Parameters
+    ----------
+    kind
+        Of the features.
+    n_features, n_conditions
+        Numbers of columns and of classes.
+    """
 
     scale: Tensor
 
-    def __init__(self, n_genes: int, n_conditions: int):
+    def __init__(self, kind: Features, n_features: int, n_conditions: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(n_conditions, n_genes))
+        self.kind: Features = kind
+        self.weight = nn.Parameter(torch.zeros(n_conditions, n_features))
         self.bias = nn.Parameter(torch.zeros(n_conditions))
-        self.register_buffer("scale", torch.ones(n_genes))
+        self.register_buffer("scale", torch.ones(n_features))
 
     @classmethod
     def load(cls, folder: str | Path, genes: Sequence[str], conditions: Sequence[str], source: str) -> "LinearPart":
@@ -63,9 +73,9 @@ class LinearPart(nn.Module):
         Parameters
         ----------
         folder
-            Weights ``coef``, ``intercept`` and ``scale``, saved with the names of its genes and conditions.
+            What :meth:`LinearModel.save` wrote.
         genes, conditions
-            What its columns and classes must be, in this order.
+            Which it must have, in this order.
         source
             Path of the cells, for the error.
 
@@ -74,19 +84,19 @@ class LinearPart(nn.Module):
         InputError
             If it was fitted on other genes or conditions.
         """
-        fitted, about = load_weights(folder, lambda weights, about: (weights, about), "baseline@logreg")
+        fitted, about = LinearModel.load(folder, "baseline@logreg")
         _check_names(folder, "genes", about["genes"], genes, source, "baseline@logreg")
         _check_names(folder, "conditions", about["conditions"], conditions, source, "baseline@logreg")
-        part = cls(len(genes), len(conditions))
+        part = cls(about["features"], len(fitted.scale), len(conditions))
         with torch.no_grad():
-            part.weight.copy_(torch.from_numpy(fitted["coef"]))
-            part.bias.copy_(torch.from_numpy(fitted["intercept"]))
-            part.scale.copy_(torch.from_numpy(fitted["scale"]))
+            part.weight.copy_(torch.from_numpy(fitted.coef))
+            part.bias.copy_(torch.from_numpy(fitted.intercept))
+            part.scale.copy_(torch.from_numpy(fitted.scale))
         return part
 
-    def forward(self, expression: Tensor) -> Tensor:
-        """Return [batch, n_conditions] from expression [batch, n_genes]."""
-        return nn.functional.linear(expression / self.scale, self.weight, self.bias)
+    def forward(self, features: Tensor) -> Tensor:
+        """Return [batch, n_conditions] from features [batch, n_features]."""
+        return nn.functional.linear(features / self.scale, self.weight, self.bias)
 
 
 class FusionClassifier(EncoderClassifier):
@@ -118,9 +128,9 @@ class FusionClassifier(EncoderClassifier):
             nn.init.zeros_(self.head.classify.bias)
 
     def forward(self, batch: Batch) -> CellOutput:
-        """Score a batch of cells as ``TokensAndExpression.batch`` gives them."""
+        """Score a batch of cells as ``TokensAndFeatures.batch`` gives them."""
         output = super().forward(batch)
-        scores: Tensor = self.linear(batch.expression)
+        scores: Tensor = self.linear(batch.features)
         if self.training and self.linear_dropout:
             scores = scores * (torch.rand(len(scores), 1, device=scores.device) >= self.linear_dropout)
         return replace(output, logits=scores if output.logits is None else scores + output.logits)
@@ -162,7 +172,7 @@ def load_fusion(
         return FusionClassifier(
             backbone,
             torch.tensor(about["token_ids"]),
-            LinearPart(len(genes), len(about["conditions"])),
+            LinearPart(about["features"], len(feature_names(genes, about["features"])), len(about["conditions"])),
             Finetune.model_validate(about["finetune"]),
             Fusion.model_validate(about["fusion"]),
         )

@@ -10,7 +10,14 @@ from reverse_perturbation.metrics.registry import heading
 from reverse_perturbation.report.analysis import Tables, ceilings_section, confidence_section, errors_section
 from reverse_perturbation.report.library_query import chosen_table
 from reverse_perturbation.report.markdown import markdown
-from reverse_perturbation.report.tables import SIMULATED, gaps_table, models_table, slice_of, targets_table
+from reverse_perturbation.report.tables import (
+    SIMULATED,
+    gaps_table,
+    models_table,
+    slice_of,
+    strongest_table,
+    targets_table,
+)
 from reverse_perturbation.runs import REFERENCE_BASELINE, gap_prefix, title
 
 PSEUDOBULK = (
@@ -81,7 +88,7 @@ def report(
         SIMULATED if about["source"] == "simulated" else "",
         f"**Verdict: {verdict}.** Measured on: {slice_of(about)}; training seeds "
         f"{', '.join(map(str, about['training_seeds']))}; {masked_targets(about)}.",
-        "## The specification's success criteria",
+        "## The success criteria",
         markdown(targets_table(comparison)),
         "## The gap to the tuned logistic regression",
         f"{about_the_models(about['models'])} Figures are means over the training seeds; the interval is a paired "
@@ -91,6 +98,7 @@ def report(
         markdown(gaps_table(comparison)),
         *_over_seeds(comparison),
         *_other_gaps(comparison),
+        *strongest_section(comparison),
         *ceilings_section(analysis, plots),
         *errors_section(analysis, plots, similar),
         *confidence_section(analysis, plots),
@@ -111,6 +119,20 @@ def report(
         markdown([{"field": name, "value": str(value)} for name, value in about.items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def strongest_section(comparison: Mapping[str, Any]) -> list[str]:
+    """Say which baseline is the strongest, how it was chosen, and the gap to it."""
+    best = comparison["strongest"]["baseline"]
+    parts = [
+        "## The strongest baseline",
+        f"`{best}` has the highest mrr of known cells, each held out once in cross-validation, on folds that all "
+        "baselines share; no query cell has a part in the choice. Baselines without class probabilities are left out.",
+        markdown(strongest_table(comparison)),
+    ]
+    if best != REFERENCE_BASELINE:
+        parts += [f"The gap to `{best}`:", markdown(gaps_table(comparison, best))]
+    return parts
 
 
 def _skipped(metrics_files: Sequence[Mapping[str, Any]]) -> int:

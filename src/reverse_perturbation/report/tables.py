@@ -44,31 +44,56 @@ def models_table(metrics_files: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     return rows
 
 
-def gaps_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one row a tested metric and a model that has training seeds: its gap to the tuned logreg."""
+def gaps_table(comparison: Mapping[str, Any], baseline: str = REFERENCE_BASELINE) -> list[dict[str, Any]]:
+    """Return one row a tested metric and a model that has training seeds: its gap to a baseline."""
     models = comparison["provenance"]["models"]
     rows = []
     for model in models:
         prefix = gap_prefix(model, models[0])
-        for metric, interval in comparison[f"{prefix}interval"].items():
+        for metric, gap in _gaps(comparison, model, prefix, baseline).items():
             rows.append(
                 {
                     "model": model,
                     "metric": heading(metric),
                     "mean": comparison[model][metric],
                     "std over seeds": comparison[model]["std"][metric] if "seeds" in comparison[model] else None,
-                    REFERENCE_BASELINE: comparison[REFERENCE_BASELINE][metric],
-                    "gap": comparison[f"{prefix}gap"][metric],
-                    "95 % low": interval["low"],
-                    "95 % high": interval["high"],
-                    "ratio": comparison[f"{prefix}ratio"][metric],
+                    baseline: comparison[baseline][metric],
+                    **gap,
                 }
             )
     return rows
 
 
+def _gaps(comparison: Mapping[str, Any], model: str, prefix: str, baseline: str) -> dict[str, dict[str, float | None]]:
+    """Return for each tested metric the gap to a baseline, its interval and the ratio, under the titles of columns."""
+    if baseline == REFERENCE_BASELINE:  # as it is in the file: older reports have no other
+        gaps, ratios = (comparison[f"{prefix}{name}"] for name in ("gap", "ratio"))
+        ends = comparison[f"{prefix}interval"]
+    else:
+        ends = comparison[f"{prefix}gaps"][baseline]
+        gaps = {metric: comparison[model][metric] - comparison[baseline][metric] for metric in ends}
+        base = comparison[baseline]
+        ratios = {metric: comparison[model][metric] / base[metric] if base[metric] else None for metric in ends}
+    return {
+        metric: {"gap": gaps[metric], "95 % low": end["low"], "95 % high": end["high"], "ratio": ratios[metric]}
+        for metric, end in ends.items()
+    }
+
+
+def strongest_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row a baseline with class probabilities: how it did on known cells held out, the best first."""
+    held_out = comparison["strongest"]["held_out"]
+    ordered = sorted(held_out, key=lambda name: -held_out[name]["mrr"])
+    return [
+        {"baseline": name, "configurations tried": str(held_out[name]["configurations"])}
+        | {f"held out {metric}": held_out[name][metric] for metric in ("exact_hit@1", "mrr")}
+        | {f"query {metric}": comparison[name][metric] for metric in ("exact_hit@1", "mrr")}
+        for name in ordered
+    ]
+
+
 def targets_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one row a success criterion of the specification."""
+    """Return one row a success criterion."""
     encoder = comparison["provenance"]["models"][0]
     return [
         {

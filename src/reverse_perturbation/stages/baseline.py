@@ -1,13 +1,15 @@
-"""Fit a baseline twice and predict every cell."""
+"""Choose a baseline's settings by cross-validation, fit it twice and predict every cell."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from reverse_perturbation.config import Params
+from reverse_perturbation.data.folds import folds
 from reverse_perturbation.data.screen.masked_screen import (
     MaskedScreen,
     fingerprint,
@@ -15,44 +17,57 @@ from reverse_perturbation.data.screen.masked_screen import (
     separate_controls,
 )
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.ranker import Ranker, load_baseline
-from reverse_perturbation.retrieval.predictions import Predictions
-from reverse_perturbation.sections import FITS
+from reverse_perturbation.models.ranker import Folds, Ranker, cross_validate, load_baseline
+from reverse_perturbation.sections import FITS, Tuning
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
-from reverse_perturbation.storage import write_text
+from reverse_perturbation.storage import write_json, write_text
+
+Result = TypeVar("Result")
 
 
 def baseline(args: argparse.Namespace, params: Params) -> None:
-    """Write weights and predictions of both fits."""
+    """Write what was chosen, and weights and predictions of both fits."""
     ranker = load_baseline(args.name, params)
     screen, controls = separate_controls(
         load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes, controls=True)
     )
-    reference, validation = screen.rows("reference"), screen.rows("validation")
-    everything = np.concatenate([reference, validation])
+    rows = {"selection": screen.rows("reference"), "final": screen.rows("reference", "validation")}
+    parts = _folds(screen, rows["final"], params.tuning)
+    ranker.select(screen, parts)
+    model, predicted, tried = Path(args.model), Path(args.predictions), 1
+    if ranker.choices is not None:
+        tried = len(ranker.choices)
+        table = ranker.choices.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_text(model / "choices.csv", table)
+    held_out = _in_line(ranker, lambda: cross_validate(ranker, screen, parts))
+    write_json(
+        predicted / "cross_validation.json", {"folds": len(parts), "configurations": tried, "held_out": held_out}
+    )
     for fit in FITS:
-        if fit == "selection":
-            ranker.select(screen, reference, validation)
-        else:
-            ranker.fit(screen, everything)
-        ranker.save(Path(args.model) / fit, screen)
-        predictions = replace(_predict(ranker, screen), screen_sha256=fingerprint(screen))
+        ranker.fit(screen, rows[fit])
+        ranker.save(model / fit, screen)
+        predictions = replace(_in_line(ranker, lambda: ranker.predict(screen)), screen_sha256=fingerprint(screen))
         if predictions.embedding is not None and len(controls.cell_ids):
-            of_controls = _predict(ranker, controls).embedding
+            of_controls = ranker.predict(controls).embedding
             assert of_controls is not None
             predictions = replace(predictions, control_mean=of_controls.mean(axis=0))
-        predictions.save(Path(args.predictions) / f"{fit}.npz")
-        print(f"{ranker.name}: {fit} fit on {len(reference if fit == 'selection' else everything):,} cells")
-    if ranker.choices is not None:
-        table = ranker.choices.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_text(Path(args.model) / "choices.csv", table)
+        predictions.save(predicted / f"{fit}.npz")
+        print(f"{ranker.name}: {fit} fit on {len(rows[fit]):,} cells")
 
 
-def _predict(ranker: Ranker, screen: MaskedScreen) -> Predictions:
+def _folds(screen: MaskedScreen, known: np.ndarray, config: Tuning) -> Folds:
+    """Return the rows to fit on and those held out for choices."""
+    if config.folds == 1:
+        return [(screen.rows("reference"), screen.rows("validation"))]
+    return [(known[train], known[held]) for train, held in folds(screen.conditions[known], config.folds, config.seed)]
+
+
+def _in_line(ranker: Ranker, use: Callable[[], Result]) -> Result:
+    """Use a ranker; what it predicts must be predictions, else an error names its file."""
     try:
-        return ranker.predict(screen)
+        return use()
     except ValueError as error:
-        raise InputError(f"models/baselines/{ranker.name}.py: predict: {error}") from error
+        raise InputError(f"models/baselines/{ranker.name}.py: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

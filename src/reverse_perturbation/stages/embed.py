@@ -13,7 +13,8 @@ from reverse_perturbation.models.embed import embed_cells
 from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.inference.cache import cached
 from reverse_perturbation.models.finetune.network.classifier import load_classifier
-from reverse_perturbation.models.fusion import TokensAndExpression, load_fusion
+from reverse_perturbation.models.fusion import FusionClassifier, TokensAndFeatures, load_fusion
+from reverse_perturbation.models.linear.features import features
 from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
 
@@ -28,11 +29,12 @@ def embed(args: argparse.Namespace, params: Params) -> None:
     tokens, control_tokens = tokenize(screen), tokenize(controls)
     load = load_classifier
     if args.kind == "fusion":
-        tokens = TokensAndExpression.join(tokens, screen.log1p())
-        control_tokens = TokensAndExpression.join(control_tokens, controls.log1p())
         load = partial(load_fusion, genes=list(screen.genes), source=args.cells)
     fits = {fit: load(args.model, fit, checkpoint) for fit in FITS}
     frozen, _ = fits["final"]  # frozen layers are the same in both
+    if isinstance(frozen, FusionClassifier):
+        tokens = TokensAndFeatures.join(tokens, features(screen, frozen.linear.kind))
+        control_tokens = TokensAndFeatures.join(control_tokens, features(controls, frozen.linear.kind))
     accelerator = make_accelerator(params.precision)
     device = accelerator.device
     with accelerator.main_process_first():  # the others read what it has written

@@ -30,6 +30,9 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
     scores = evaluator.scores(predictions["final"], setting)
     skipped = evaluator.skipped(setting)
     values = registry.compute(scores.scores, scores.labels, scores.conditions)
+    validated = {"validation": _validation(predictions["selection"], evaluator, params)}
+    if (cross_validation := model.cross_validation(args.predictions)).exists():
+        validated["cross_validation"] = read_json(cross_validation)
     trained = read_json(model.weights(args.trained) / "config.json") if args.trained else {}
     provenance = (
         {"model": args.model}
@@ -42,8 +45,8 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
     write_json(
         model.metrics(args.metrics),
         values
+        | validated
         | {
-            "validation": _validation(predictions["selection"], evaluator, params),
             "chance": registry.chance(scores.labels, scores.conditions),
             "provenance": provenance,
         },

@@ -15,7 +15,8 @@ from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.network.classifier import save_classifier
 from reverse_perturbation.models.finetune.training.fit_twice import fit_twice
 from reverse_perturbation.models.finetune.training.resume import resume_folder
-from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndExpression
+from reverse_perturbation.models.fusion import FusionClassifier, LinearPart, TokensAndFeatures
+from reverse_perturbation.models.linear.features import features
 from reverse_perturbation.sections import FITS, Fit
 from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, run, training_settings
 
@@ -29,8 +30,10 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
     checkpoint = load_checkpoint(params, args.checkpoint)
     token_ids, tokenize = checkpoint.token_ids(screen), checkpoint.tokenizer(screen, params)
 
-    def join(cells: MaskedScreen) -> TokensAndExpression:
-        return TokensAndExpression.join(tokenize(cells), cells.log1p())
+    kind = starts["final"].kind  # one choice for both fits
+
+    def join(cells: MaskedScreen) -> TokensAndFeatures:
+        return TokensAndFeatures.join(tokenize(cells), features(cells, kind))
 
     def make_model(fit: Fit) -> FusionClassifier:
         return FusionClassifier(checkpoint.backbone, token_ids, starts[fit], config, params.fusion)
@@ -53,7 +56,7 @@ def fuse(args: argparse.Namespace, params: Params) -> None:
             include_untrained=True,
         )
         if accelerator.is_main_process:
-            about = {"fusion": params.fusion.model_dump(), "genes": genes}
+            about = {"fusion": params.fusion.model_dump(), "features": kind, "genes": genes}
             save_classifier(args.model, fits, conditions, checkpoint, config, **about)
 
 

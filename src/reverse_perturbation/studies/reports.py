@@ -125,6 +125,7 @@ def summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
             baseline: {metric: {key: gaps[metric][key] for key in ("mean", "low", "high")} for metric in tested}
             for baseline, gaps in comparison[f"{prefix}gaps"].items()
         }
+    row["strongest"] = comparison["strongest"]["baseline"]
     return row
 
 

@@ -17,7 +17,7 @@ from reverse_perturbation.comparison.verdict import missed_targets
 from reverse_perturbation.metrics.registry import heading, per_query, shown_in
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.probe import probe_section
-from reverse_perturbation.report.report import about_the_baselines
+from reverse_perturbation.report.report import about_the_baselines, strongest_section
 from reverse_perturbation.report.tables import models_table, slice_of, targets_table
 from reverse_perturbation.runs import REFERENCE_BASELINE, Run, describe_baselines, gap_prefix, title, trained_runs
 from reverse_perturbation.sections import Compare
@@ -46,11 +46,15 @@ def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any],
     """
     headline, *_ = rows.values()
     splits = [row for row in rows.values() if row.params.mask == headline.params.mask]
-    pooled = pooled_gaps([query_gaps(row) for row in splits], headline.params.compare)
+    against = {
+        "pooled": [query_gaps(row, REFERENCE_BASELINE) for row in splits],
+        "pooled_strongest": [query_gaps(row, row.comparison["strongest"]["baseline"]) for row in splits],
+    }
+    pooled = {name: pooled_gaps(gaps, headline.params.compare) for name, gaps in against.items()}
     report = {
         "provenance": about,
         "rows": {name: summary(row.comparison) for name, row in rows.items()},
-        "pooled": _by_model(pooled),
+        **{name: _by_model(of_baseline) for name, of_baseline in pooled.items()},
     }
     _copy_pages(headline, folder / preset.name)
     parts = [
@@ -73,13 +77,13 @@ def main_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def query_gaps(row: MadeRow) -> pd.DataFrame:
-    """Return one row a query and model: ``cell``, ``condition``, ``model``, the gap to logreg in each tested metric."""
-    logreg = _values(row, [Run(REFERENCE_BASELINE)])
-    scores = row.scores(Run(REFERENCE_BASELINE))
+def query_gaps(row: MadeRow, baseline: str) -> pd.DataFrame:
+    """Return one row a query and model: ``cell``, ``condition``, ``model``, the gap in each tested metric."""
+    theirs = _values(row, [Run(baseline)])
+    scores = row.scores(Run(baseline))
     return pd.concat(
         pd.DataFrame({"cell": scores.queries, "condition": scores.labels, "model": model}).assign(
-            **{metric: values[metric] - logreg[metric] for metric in TESTED}
+            **{metric: values[metric] - theirs[metric] for metric in TESTED}
         )
         for model, runs in trained_runs(row.params).items()
         for values in [_values(row, runs)]
@@ -96,7 +100,7 @@ def _values(row: MadeRow, runs: Sequence[Run]) -> dict[str, np.ndarray]:
 
 
 def pooled_gaps(gaps: Sequence[pd.DataFrame], config: Compare) -> list[dict[str, Any]]:
-    """Pool the gaps to logreg over several splits of the same cells.
+    """Pool the gaps to a baseline over several splits of the same cells.
 
     A cell that is a query in more than one split enters once, with its mean: cells are what the paired bootstrap,
     stratified by condition, resamples.
@@ -169,10 +173,15 @@ def _opening(preset: Preset, report: Mapping[str, Any], headline: MadeRow) -> li
 
 
 def _gaps(
-    report: Mapping[str, Any], headline: MadeRow, splits: Sequence[MadeRow], pooled: Sequence[Mapping[str, Any]]
+    report: Mapping[str, Any],
+    headline: MadeRow,
+    splits: Sequence[MadeRow],
+    pooled: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[str]:
+    best = [f"`{row.comparison['strongest']['baseline']}` in split {row.params.split.seed}" for row in splits]
     return [
         *gaps_section(headline.params.models, main_table(report)),
+        *strongest_section(headline.comparison),
         f"## Over split seeds, mask {headline.params.mask}",
         "Means and standard deviations over the training seeds of each split; the gap is to `logreg`. The last rows "
         "are means over the splits.",
@@ -180,8 +189,15 @@ def _gaps(
         markdown(_over_splits([row.comparison for row in splits])),
         "The gap to `logreg` over all splits together. A cell that is a query in several splits enters once, with its "
         "mean; the paired bootstrap resamples cells, stratified by condition.",
-        markdown([{**row, "metric": heading(row["metric"])} for row in pooled]),
+        _pooled_table(pooled["pooled"]),
+        "The same to the strongest baseline of each split, chosen by cross-validation in its known cells: "
+        f"{', '.join(best)}.",
+        _pooled_table(pooled["pooled_strongest"]),
     ]
+
+
+def _pooled_table(pooled: Sequence[Mapping[str, Any]]) -> str:
+    return markdown([{**row, "metric": heading(row["metric"])} for row in pooled])
 
 
 def _over_splits(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
-"""The baseline fits as scikit-learn does, is chosen on validation cells, and survives the disk."""
+"""Logistic regression fits as scikit-learn does, shares weights through genes where asked to, and survives the disk."""
 
 import json
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression as Sklearn
 
 from reverse_perturbation.data.screen.mask import apply_mask
@@ -12,7 +14,8 @@ from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.registry import chance, compute
-from reverse_perturbation.models.linear.logreg import LogisticRegression, tune
+from reverse_perturbation.models.linear.logreg import LogisticRegression, covariance
+from reverse_perturbation.models.linear.model import LinearModel
 from reverse_perturbation.prepare.h5ad import read_source
 
 NAMES = np.array(["A+ctrl", "A+B", "C+ctrl", "D+ctrl"], dtype=object)
@@ -89,13 +92,13 @@ def test_too_few_iterations_are_recorded():
 def test_save_and_load(tmp_path, scaling, conditions):
     x, y = cells(100, 0, conditions)
     model = LogisticRegression(scaling, 0.3, 50).fit(x, y)
-    model.save(tmp_path / "m", genes=[f"g{i}" for i in range(20)])
-    found = LogisticRegression.load(tmp_path / "m")
+    model.save(tmp_path / "m", "log1p", [f"g{i}" for i in range(20)])
+    found, about = LinearModel.load(tmp_path / "m", "baseline@logreg")
     assert (found.scores(x) == model.scores(x)).all()
-    for name in ("scaling", "c", "max_iter", "n_iter", "converged"):
-        assert getattr(found, name) == getattr(model, name)
-    assert found.conditions.tolist() == model.conditions.tolist()
-    assert json.loads((tmp_path / "m" / "config.json").read_text())["genes"][:2] == ["g0", "g1"]
+    assert found.conditions.tolist() == about["conditions"] == model.conditions.tolist()
+    assert (about["features"], about["genes"][:2]) == ("log1p", ["g0", "g1"])
+    saved = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert saved.items() >= {"scaling": scaling, "c": 0.3, "gene_share": 0.0, "n_iter": model.n_iter}.items()
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "weights.safetensors"]
 
 
@@ -103,7 +106,7 @@ def test_a_model_that_is_incomplete_or_broken(tmp_path):
     model = LogisticRegression("none", 0.3, 50).fit(*cells(100, 0))
     for breaking in ("missing", "truncated", "emptied", "contradiction"):
         folder = tmp_path / breaking
-        model.save(folder, genes=[f"g{i}" for i in range(20)])
+        model.save(folder, "log1p", [f"g{i}" for i in range(20)])
         weights, config = folder / "weights.safetensors", folder / "config.json"
         if breaking == "missing":
             weights.unlink()
@@ -114,25 +117,7 @@ def test_a_model_that_is_incomplete_or_broken(tmp_path):
         else:
             config.write_text(json.dumps(json.loads(config.read_text()) | {"conditions": ["A+ctrl"]}))
         with pytest.raises(InputError, match=f"{breaking}: not saved weights"):
-            LogisticRegression.load(folder)
-
-
-def test_tuning_takes_the_least_cross_entropy_on_validation():
-    x, y = cells(200, 0, noise=2.0)
-    v, w = cells(200, 1, noise=2.0)
-    model, table = tune(x, y, v, w, scalings=["none", "max_abs"], cs=[10.0, 0.001, 0.1], max_iter=500, name="logreg")
-    assert table[["scaling", "c"]].to_numpy().tolist() == [
-        [s, c] for s in ("none", "max_abs") for c in (0.001, 0.1, 10.0)
-    ]
-    best = table.loc[table["cross_entropy"].idxmin()]
-    assert (model.scaling, model.c) == (best["scaling"], best["c"])
-    fitted = model.unfitted().fit(x, y)
-    assert model.log_proba(v) == pytest.approx(fitted.log_proba(v), abs=1e-2), "it comes fitted on the reference cells"
-    column = {name: i for i, name in enumerate(fitted.conditions)}
-    of_truth = fitted.log_proba(v)[np.arange(200), [column[name] for name in w]]
-    assert best["cross_entropy"] == pytest.approx(-of_truth.mean(), abs=1e-3)
-    assert best["mrr"] == pytest.approx(compute(fitted.log_proba(v), w, fitted.conditions)["mrr"], abs=0.01)
-    assert table["converged"].all()
+            LinearModel.load(folder, "baseline@logreg")
 
 
 def test_a_start_of_other_conditions_is_left_aside():
@@ -142,11 +127,44 @@ def test_a_start_of_other_conditions_is_left_aside():
     assert fitted.coef == pytest.approx(LogisticRegression("none", 1.0, 500).fit(x, y).coef)
 
 
-def test_a_validation_condition_unknown_to_the_reference():
-    x, y = cells(50, 0, conditions=2)
-    v, w = cells(50, 0, conditions=3)
-    with pytest.raises(InputError, match=r"C\+ctrl"):
-        tune(x, y, v, w, scalings=["none"], cs=[1.0], max_iter=50, name="logreg")
+def test_the_covariance_of_weights_by_hand():
+    """A, A+B and C: A+B shares one of its two genes with A; the mean variance is 1."""
+    found = covariance(np.array(["A+ctrl", "A+B", "C+ctrl"], dtype=object), 2.0)
+    expected = np.array([[3, 2, 0], [2, 5, 0], [0, 0, 3]]) * 3 / 11
+    assert found == pytest.approx(expected)
+    singles = np.array(["A+ctrl", "B+ctrl"], dtype=object)
+    assert covariance(singles, 7.0) == pytest.approx(np.eye(2)), "no gene is shared"
+
+
+def test_shared_weights_are_the_minimum_of_their_objective():
+    """Against scipy's minimiser on the penalty tr(coef' K^-1 coef) / (2 c n), written out."""
+    x, y = cells(120, 0)
+    names, code = np.unique(y.astype(str), return_inverse=True)
+    inverse, dense, c = np.linalg.inv(covariance(names, 3.0)), x.toarray().astype(np.float64), 0.3
+
+    def objective(flat):
+        coef, intercept = flat[:80].reshape(4, 20), flat[80:]
+        log_proba = log_softmax(dense @ coef.T + intercept, axis=1)
+        penalty = np.trace(coef.T @ inverse @ coef) / (2 * c * len(y))
+        return penalty - log_proba[np.arange(len(y)), code].mean()
+
+    best = minimize(objective, np.zeros(84), method="L-BFGS-B", options={"maxiter": 500, "maxfun": 10**6})
+    ours = LogisticRegression("none", c, 1000, gene_share=3.0).fit(x, y)
+    found = objective(np.concatenate([ours.coef.ravel(), ours.intercept]))
+    assert found == pytest.approx(best.fun, abs=1e-5)
+    apart = LogisticRegression("none", c, 1000).fit(x, y)
+    assert objective(np.concatenate([apart.coef.ravel(), apart.intercept])) > found + 1e-4
+    again = LogisticRegression("none", c, 1000, gene_share=3.0).fit(x, y, start=ours)
+    assert again.n_iter < ours.n_iter / 2, "a warm start is where the fit before ended"
+
+
+def test_without_a_shared_gene_weights_are_those_of_plain_regression():
+    x, y = cells(120, 0)
+    singles = np.where(y == "A+B", "B+ctrl", y).astype(object)
+    plain = LogisticRegression("none", 0.3, 500).fit(x, singles)
+    assert LogisticRegression("none", 0.3, 500, gene_share=3.0).fit(x, singles).coef == pytest.approx(
+        plain.coef, abs=1e-4
+    )
 
 
 def test_shuffled_labels_are_at_chance():
@@ -171,11 +189,9 @@ def test_on_real_cells(norman_subset, mask, exact_hit, mrr):
     rows = data.obs_names.get_indexer(frame["cell"])
     x = log1p_cp10k(masked.counts, masked.totals)[rows]
     y, part = frame["condition"].to_numpy(dtype=object), frame["part"].to_numpy()
-    reference, validation, query = (np.flatnonzero(part == name) for name in ("reference", "validation", "query"))
-    settings = {"scalings": ["none", "max_abs"], "cs": [0.1, 0.3, 1.0], "max_iter": 300, "name": "logreg"}
-    model, _ = tune(x[reference], y[reference], x[validation], y[validation], **settings)
-    fitted = np.concatenate([reference, validation])
-    model.fit(x[fitted], y[fitted], start=model)
+    query = np.flatnonzero(part == "query")
+    fitted = np.flatnonzero(part != "query")
+    model = LogisticRegression("none", 0.15, 300).fit(x[fitted], y[fitted])
     found = compute(model.log_proba(x[query]), y[query], model.conditions)
     assert (len(model.conditions), len(query)) == (33, 655)
     assert exact_hit[0] <= found["exact_hit@1"] <= exact_hit[1]

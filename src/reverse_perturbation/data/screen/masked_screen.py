@@ -55,6 +55,17 @@ class MaskedScreen:
         """Return the conditions, each once, in the order of every model's classes."""
         return sorted(set(self.conditions.astype(str)))
 
+    def take(self, rows: np.ndarray) -> "MaskedScreen":
+        """Return some cells: their row numbers, or whether to take each."""
+        return replace(
+            self,
+            cell_ids=self.cell_ids[rows],
+            conditions=self.conditions[rows],
+            parts=self.parts[rows],
+            counts=self.counts[rows],
+            totals=self.totals[rows],
+        )
+
     def log1p(self) -> sp.csr_matrix:
         """Return log1p of counts per ten thousand, CSR float32."""
         return log1p_cp10k(self.counts, self.totals)
@@ -162,15 +173,4 @@ def fingerprint(screen: MaskedScreen) -> str:
 def separate_controls(screen: MaskedScreen) -> tuple[MaskedScreen, MaskedScreen]:
     """Divide a screen loaded with its control cells: the cells of the split, in its order, and the control cells."""
     control = screen.parts == CONTROL_PART
-    return _take(screen, ~control), _take(screen, control)
-
-
-def _take(screen: MaskedScreen, rows: np.ndarray) -> MaskedScreen:
-    return replace(
-        screen,
-        cell_ids=screen.cell_ids[rows],
-        conditions=screen.conditions[rows],
-        parts=screen.parts[rows],
-        counts=screen.counts[rows],
-        totals=screen.totals[rows],
-    )
+    return screen.take(~control), screen.take(control)

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on expression, scaling and C tuned on the validation cells."""
+"""Multinomial logistic regression on expression, with or without depth; features, scaling and C chosen."""
 
 from reverse_perturbation.models.linear.baseline import TunedBaseline, TunedConfig
 
@@ -8,4 +8,4 @@ class Config(TunedConfig):
 
 
 class Baseline(TunedBaseline):
-    """The specification's baseline: the targets are measured against it, and fusion is initialised with it."""
+    """The specification's baseline: the targets are measured against it."""

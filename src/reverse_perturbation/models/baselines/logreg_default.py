@@ -3,7 +3,8 @@
 import numpy as np
 
 from reverse_perturbation.data.screen.masked_screen import MaskedScreen
-from reverse_perturbation.models.linear.baseline import LogregBaseline
+from reverse_perturbation.models.linear.baseline import LinearBaseline
+from reverse_perturbation.models.linear.features import features
 from reverse_perturbation.models.linear.logreg import LogisticRegression
 from reverse_perturbation.sections import Count, Section
 
@@ -14,10 +15,10 @@ class Config(Section):
     max_iter: Count
 
 
-class Baseline(LogregBaseline):
-    """Nothing is chosen on validation; the objective and its weights are scikit-learn's defaults."""
+class Baseline(LinearBaseline):
+    """Nothing is chosen; the objective and its weights are scikit-learn's defaults."""
 
-    def select(self, screen: MaskedScreen, reference: np.ndarray, validation: np.ndarray) -> None:
-        """Fit on the reference cells."""
+    def fit(self, screen: MaskedScreen, rows: np.ndarray) -> None:
+        """Fit on some cells."""
         self.model = LogisticRegression(scaling="none", c=1.0, max_iter=self.config.max_iter)
-        self.model.fit(self.features(screen)[reference], screen.conditions[reference])
+        self.model.fit(features(screen, self.features)[rows], screen.conditions[rows])

@@ -20,8 +20,8 @@ class Batch:
         float32 [batch, tokens].
     padding
         bool [batch, tokens], True behind a cell's last gene.
-    expression
-        float32 [batch, n_genes], where a model reads it too.
+    features
+        float32 [batch, n_features], where a model reads them too.
     frozen
         Output of ``EncoderClassifier.frozen`` for these cells, where it is known already.
     """
@@ -29,7 +29,7 @@ class Batch:
     ids: Tensor
     values: Tensor
     padding: Tensor
-    expression: Tensor | None = None
+    features: Tensor | None = None
     frozen: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
