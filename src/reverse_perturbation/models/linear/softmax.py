@@ -55,8 +55,8 @@ def fit_softmax(
     """Minimise ``mean cross-entropy + |coef|^2 / (2 c n)``, as scikit-learn's LogisticRegression does.
 
     With a covariance K of the classes the penalty is ``tr(coef' K^-1 coef) / (2 c n)``: that of a Gaussian prior under
-    which the weights of a feature covary over classes as K says. With ``coef = K^(1/2) B`` it is the plain penalty of
-    B, for which the problem is solved.
+    which the weights of a feature covary over classes as K says. The problem stays one for ``coef``: for
+    ``K^(-1/2) coef``, whose penalty is plain, it takes up to ten times the iterations.
 
     The Hessian is a mean over cells of ``(diag(p) - p p') (x) x x'`` plus the penalty (Böhning, Multinomial logistic
     regression algorithm, 1992). Where p are the frequencies of the classes, its diagonal blocks are about
@@ -86,25 +86,23 @@ def fit_softmax(
     penalty[-1] = 0
     frequency = np.bincount(y) / n
     spread = np.sqrt(frequency * (1 - frequency))
-    factor = _factor(x, penalty / (spread**2).mean())
+    precision = None if covariance is None else np.linalg.inv(covariance)
+    strength = 1.0 if precision is None else float(np.diag(precision).mean())
+    factor = _factor(x, strength * penalty / (spread**2).mean())
     parts = [(x[first : first + CELLS], y[first : first + CELLS]) for first in range(0, n, CELLS)]
-
-    root, inverse_root = (None, None) if covariance is None else (_power(covariance, p) for p in (0.5, -0.5))
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = solve_triangular(factor, flat.reshape(-1, k) / spread, lower=True, trans="T")
-        single = _tied(weights, root).astype(np.float32)
-        value, slopes = (penalty * weights**2).sum() / 2, np.zeros_like(weights)
+        single = weights.astype(np.float32)
+        gradient = penalty * (weights if precision is None else weights @ precision)
+        value = (weights * gradient).sum() / 2
         # Added up in the order of the cells: the result is the same with any number of threads.
         for of_part, slope in threads.map(lambda part: _cross_entropy(part[0], part[1], single), parts):
             value += of_part / n
-            slopes += slope / n
-        gradient = penalty * weights + _tied(slopes, root)
+            gradient += slope / n
         return float(value), (solve_triangular(factor, gradient, lower=True) / spread).ravel()
 
-    weights = np.zeros((x.shape[1], k))
-    if start is not None:
-        weights = _tied(np.vstack([start[0].T, start[1]]), inverse_root)
+    weights = np.zeros((x.shape[1], k)) if start is None else np.vstack([start[0].T, start[1]])
     with ThreadPoolExecutor(THREADS) as threads:
         result = minimize(
             objective,
@@ -113,19 +111,8 @@ def fit_softmax(
             method="L-BFGS-B",
             options={"maxiter": max_iter, "maxls": 50, "maxcor": 20, "ftol": tolerance, "gtol": 0.0},
         )
-    weights = _tied(solve_triangular(factor, result.x.reshape(-1, k) / spread, lower=True, trans="T"), root)
+    weights = solve_triangular(factor, result.x.reshape(-1, k) / spread, lower=True, trans="T")
     return Softmax(weights[:-1].T.copy(), weights[-1].copy(), float(result.fun), int(result.nit), bool(result.success))
-
-
-def _power(matrix: np.ndarray, power: float) -> np.ndarray:
-    """Return a power of a symmetric positive definite matrix."""
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * values**power) @ vectors.T)
-
-
-def _tied(weights: np.ndarray, root: np.ndarray | None) -> np.ndarray:
-    """Multiply the classes of float64 [n_features + 1, k] by ``root``, not those of the intercepts, the last row."""
-    return weights if root is None else np.vstack([weights[:-1] @ root, weights[-1]])
 
 
 def _cross_entropy(x: sp.csr_matrix, y: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
