@@ -55,7 +55,7 @@ def test_the_defaults_are_valid():
         (
             "  - logreg_genes\n",
             "  - forest\n",
-            r"baselines: .*forest is no file of models/baselines, .*logreg_genes, pca",
+            r"baselines: .*forest is no file of models/baselines, .*logreg_genes.*pca",
         ),
         ("  - logreg_genes\n", "  - pca\n", "baselines: .*listed twice"),
         ("  - pca\n", "", "baselines: .*pca is missing: the comparison and the analysis need logreg and pca"),
