@@ -281,7 +281,14 @@ def gap(row, prefix="", metric="mrr"):
     return [row[f"{prefix}gap"][metric], *(row[f"{prefix}interval"][metric][end] for end in ("low", "high"))]
 
 
-MODELS = {"scGPT alone": "scgpt", "fusion": "fusion", "tuned logreg": "logreg", "logreg with depth": "logreg_depth"}
+MODELS = {"scGPT alone": "scgpt", "fusion": "fusion", "tuned logreg": "logreg"}
+MINUS = {"scGPT minus it, mrr (95 %)": "", "fusion minus it, mrr (95 %)": "fusion_"}
+
+
+def strongest(row):
+    """Name of the strongest baseline of a comparison or of a report's row; None in older ones."""
+    found = row.get("strongest")
+    return found["baseline"] if isinstance(found, dict) else found
 
 
 def splits():
@@ -292,55 +299,65 @@ def over_splits(*keys):
     return float(np.mean([row[keys[0]][keys[1]] for row in splits()]))
 
 
+def pooled(name, model, metric="mrr"):
+    return [results("norman_subset")[name][model][metric][key] for key in ("gap", "low", "high")]
+
+
+def agree_with_row(line, row):
+    """A row of a table in the README: models, the strongest baseline by its name, and the gaps to it."""
+    for column, model in MODELS.items():
+        assert (line[column] == "-") == (model not in row)
+        agree(line[column], hits(row, model) if model in row else [])
+    name = strongest(row)
+    if name is None:
+        assert line["strongest baseline"] == "-"
+        return
+    assert line["strongest baseline"].startswith(f"{name}, ")
+    agree(line["strongest baseline"].removeprefix(name), hits(row, name))
+    for column, prefix in MINUS.items():
+        if column in line:
+            gap = row[f"{prefix}gaps"][name]["mrr"]
+            agree(line[column], [gap["mean"], gap["low"], gap["high"]])
+
+
 def test_real_cells_in_the_readme():
     rows = results("norman_subset")["rows"]
-    shown = table("README.md", "mask, split seed")
-    assert len(shown) == len(rows) + 1
-    for line in shown:
-        label = line["mask, split seed"].strip("*")
-        if label == "all_targets, mean of three":
-            for column, model in MODELS.items():
-                agree(line[column], [over_splits(model, "exact_hit@1"), over_splits(model, "mrr")])
-            agree(line["scGPT's gap in mrr (95 %)"], [over_splits("gap", "mrr")])
-            agree(line["fusion's gap in mrr (95 %)"], [over_splits("fusion_gap", "mrr")])
-            continue
-        row = rows[label.replace(", ", "-")]
-        for column, model in MODELS.items():
-            agree(line[column], hits(row, model))
-        agree(line["scGPT's gap in mrr (95 %)"], gap(row))
-        agree(line["fusion's gap in mrr (95 %)"], gap(row, "fusion_"))
+    *shown, means = table("README.md", "mask, split seed")
+    assert [line["mask, split seed"].replace(", ", "-") for line in shown] == list(rows)
+    for line, row in zip(shown, rows.values(), strict=True):
+        agree_with_row(line, row)
+    for column, model in MODELS.items():
+        agree(means[column], [over_splits(model, "exact_hit@1"), over_splits(model, "mrr")])
+    ours = [float(np.mean([row[strongest(row)][metric] for row in splits()])) for metric in ("exact_hit@1", "mrr")]
+    agree(means["strongest baseline"], ours)
+    for column, prefix in MINUS.items():
+        agree(means[column], pooled("pooled_strongest", prefix.strip("_") or "scgpt"))
 
 
 def test_simulated_cells_in_the_readme():
     default, scale = read_json(ROOT / "metrics" / "comparison.json"), results("norman_scale")["rows"]["specification"]
     for line, row in zip(table("README.md", "simulated screen"), (default, scale), strict=True):
-        for column, model in MODELS.items():
-            assert (line[column] == "-") == (model not in row)
-            agree(line[column], hits(row, model) if model in row else [])
-        agree(line["scGPT's gap in mrr (95 %)"], gap(row))
+        agree_with_row(line, row)
 
 
 def sentences():
     """Pattern of a sentence with its numbers in groups, and their values."""
     subset, (first, *_) = results("norman_subset"), splits()
-    pooled = {
-        model: [subset["pooled"][model]["mrr"][key] for key in ("gap", "low", "high")] for model in ("scgpt", "fusion")
-    }
     n = first["conditions"]
     best = [1 / n, float(np.mean(1 / np.arange(1, n + 1)))]
     ablation = results("ablation")["rows"]
     lost = {row: ablation["default"]["mrr"] - ablation[row]["mrr"] for row in ("binned", "frozen")}
+    interval = r"(\S+) in mrr \(95 % interval (\S+) to (\S+)\)"
     return [
-        ("README.md", r"is (\S+) above tuned logistic .* in mrr \(95 % interval (\S+) to (\S+)\) and", pooled["scgpt"]),
-        ("README.md", r"both fused are (\S+) above", pooled["fusion"][:1]),
-        ("README.md", r"\((\S+) vs (\S+) mrr\)", [over_splits("logreg_depth", "mrr"), over_splits("scgpt", "mrr")]),
+        ("README.md", rf"subset alone .* minus that baseline: {interval}", pooled("pooled_strongest", "scgpt")),
+        ("README.md", rf"fused with logistic regression, minus it: {interval}", pooled("pooled_strongest", "fusion")),
         ("README.md", r"(\d+) conditions, (\d+) query cells per split", [n, first["queries"]]),
-        ("README.md", r"chance is (\S+) / (\S+) ", best),
+        ("README.md", r"chance is (\S+) / (\S+)[ .]", best),
         ("docs/results.md", r"x 500 genes, (\d+) conditions", [n]),
         ("docs/results.md", r"together, (\S+) query cells", [subset["pooled"]["query_cells"]]),
-        ("docs/results.md", r"tuned logreg has (\S+) in mrr", [first["logreg"]["mrr"]]),
         ("docs/results.md", r"\(`binned`\) cost (\S+) in mrr", [lost["binned"]]),
         ("docs/results.md", r"a frozen one costs (\S+)\.\s", [lost["frozen"]]),
+        ("docs/results.md", r"regression of that time has (\S+) in mrr", [results("ablation")["logreg"]["mrr"]]),
     ]  # fmt: skip
 
 
@@ -352,23 +369,22 @@ def test_sentences_with_numbers():
 
 
 def test_results_of_real_cells():
-    subset = results("norman_subset")
-    for line, model in zip(table("docs/results.md", "minus tuned logreg"), ("scgpt", "fusion"), strict=True):
+    for line in table("docs/results.md", "minus"):
+        model, baseline = line["minus"].split(" minus ")
+        name = {"scGPT alone": "scgpt", "fusion": "fusion"}[model]
         for metric in ("mrr", "exact_hit@1", "ndcg@5"):
-            found = subset["pooled"][model][metric]
-            agree(line[metric], [found["gap"], found["low"], found["high"]])
+            agree(line[metric], pooled({"logreg": "pooled"}.get(baseline, "pooled_strongest"), name, metric))
     for line in table("docs/results.md", "split seed"):
-        row = subset["rows"][f"all_targets-{line['split seed']}"]
-        agree(line["logreg with depth"], [row["logreg_depth"]["mrr"]])
-        for column, model, prefix in (("scGPT alone minus it", "scgpt", ""), ("fusion minus it", "fusion", "fusion_")):
-            found = row[f"{prefix}gaps"]["logreg_depth"]["mrr"]
-            agree(line[column], [row[model]["mrr"] - row["logreg_depth"]["mrr"], found["low"], found["high"]])
+        row = results("norman_subset")["rows"][f"all_targets-{line['split seed']}"]
+        for model in ("logreg", "logreg_genes", "lda", "scgpt", "fusion"):
+            agree(line[model], [row[model]["mrr"]])
+        assert line["strongest"] == f"`{strongest(row)}`"
 
 
 def test_results_of_several_cells():
     grid = pd.read_csv(ROOT / "results" / "reports" / "norman_subset" / "library_query.csv")
     grid = grid[(grid["part"] == "query") & (grid["labels"] == "canonical")]
-    names = {"scGPT alone": "scgpt", "logreg with depth": "logreg_depth"}
+    names = {"scGPT alone": "scgpt"}
     for line in table("docs/results.md", "model"):
         ranked, _, similarity = line["ranked by"].partition(" library, ")
         rows = grid[(grid["model"] == names.get(line["model"], line["model"])) & (grid["ranking"] == ranked)]

@@ -206,7 +206,7 @@ def test_every_chance_level_is_that_of_random_scores(random_values, name):
     """200 rounds of 400 queries; seeded, so four standard errors of their mean are never exceeded by luck."""
     values, expected = random_values
     error = values[name].std(ddof=1) / len(values) ** 0.5
-    assert 0 < error < 0.02 * max(0.25, expected[name]), "small enough to tell a wrong level"
+    assert 0 < error < 0.02 * max(0.25, abs(expected[name])), "small enough to tell a wrong level"
     assert values[name].mean() == pytest.approx(expected[name], abs=4 * error)
 
 

@@ -82,6 +82,11 @@ def test_the_report_has_all_masks_and_models(simulated, tmp_path, monkeypatch):
     assert report["rows"]["all_targets-42"]["fusion_interval"]["ndcg@5"] == pytest.approx(interval, abs=1e-6)
     assert report["pooled"]["query_cells"] == queries
     assert report["pooled"]["scgpt"]["mrr"]["gap"] == pytest.approx(gap, abs=1e-6)
+    best = comparison["strongest"]["baseline"]
+    assert {row["strongest"] for row in report["rows"].values()} == {best}
+    to_best = comparison["fusion"]["mrr"] - comparison[best]["mrr"]
+    assert report["pooled_strongest"]["fusion"]["mrr"]["gap"] == pytest.approx(to_best, abs=1e-6)
+    assert f"`{best}` in split 42, `{best}` in split 43, `{best}` in split 44." in text
     assert markdown(screens.main_table(report)) in text
 
     folder = tmp_path / "reports" / "norman_subset"

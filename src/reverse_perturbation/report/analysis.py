@@ -165,7 +165,7 @@ def _simulator(bound: Mapping[str, float]) -> str:
         "**Simulator only.** Bayes' rule with everything the simulated counts were drawn from, and with each query "
         "cell's gem group, depth and phase of the cell cycle, has "
         f"{', '.join(f'{name} {value:.3f}' for name, value in bound.items())} on the queries of the headline. No model "
-        "is expected to exceed that; a model must learn from cells what the rule is given (docs/protocol.md). For real "
+        "is expected to do better; a model must learn from cells what the rule is given (docs/protocol.md). For real "
         "cells no such bound is known."
     )
 

@@ -184,6 +184,6 @@ def _validation_rows(metrics_files: Sequence[Mapping[str, Any]]) -> list[dict[st
             "training seed": "-" if about["training_seed"] is None else str(about["training_seed"]),
         }
         for name, value in validation.items():
-            row |= {f"validation {name}": value, f"query {name}": content[name]}
+            row |= {f"validation {heading(name)}": value, f"query {heading(name)}": content[name]}
         rows.append(row)
     return rows
