@@ -126,7 +126,7 @@ BOXES: dict[str, tuple[float, float, str]] = {
     "vocab_map": (1, 2.0, "genes to\ntokens"),
     "split": (1, 1.0, "reference,\nvalidation,\nquery"),
     "pretrain": (2, 2.5, "scGPT: official\nor a small one"),
-    "baseline": (2, 1.25, "logreg, LDA, PCA"),
+    "baseline": (2, 1.25, "logreg, LDA,\nPCA"),
     "probe": (2, 0.0, "look for leaks"),
     "finetune": (3, 3.0, "scGPT alone"),
     "fuse": (3, 2.0, "scGPT beside\nlogreg"),
