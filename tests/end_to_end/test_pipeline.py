@@ -312,7 +312,10 @@ def test_no_weight_that_choices_are_made_by_depends_on_what_the_validation_cells
     shutil.copytree(simulated, folders[1])
     for folder in folders:
         run(folder, content, only=lambda name: name.startswith(("baseline@", "pretrain", "finetune@0")))
-    names = [*(f"{name}/{{}}/weights" for name in BASELINES), "scgpt-0/{}"]
+    names = [
+        *(f"{name}/{{}}/weights" for name in ("logreg", "logreg_default", "logreg_genes", "lda", "pca")),
+        "scgpt-0/{}",
+    ]
     for name in names:
         for fit, same in (("selection", True), ("final", False)):
             paths = [folder / "models" / f"{name.format(fit)}.safetensors" for folder in folders]
