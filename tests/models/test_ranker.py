@@ -50,9 +50,13 @@ def known_folds(screen: MaskedScreen) -> Folds:
     return [(known[train], known[held]) for train, held in folds(screen.conditions[known], 2, 0)]
 
 
-def fit_once(ranker: Ranker, screen: MaskedScreen) -> Predictions:
+def with_its_choices(ranker: Ranker, screen: MaskedScreen) -> Ranker:
     ranker.select(screen, known_folds(screen))
-    ranker.fit(screen, screen.rows("reference"))
+    return ranker
+
+
+def fit_once(ranker: Ranker, screen: MaskedScreen) -> Predictions:
+    with_its_choices(ranker, screen).fit(screen, screen.rows("reference"))
     return ranker.predict(screen)
 
 
@@ -197,22 +201,15 @@ def test_settings_to_try_must_make_sense(name, changes, key):
 def test_cross_validation_judges_cells_that_the_fit_has_not_seen(name, screen):
     """With other labels for the cells held out the same predictions are judged, now at chance."""
     known = known_folds(screen)
-    found = cross_validate(with_nothing_fitted(name, screen), screen, known[:1])
+    found = cross_validate(with_its_choices(baseline(name), screen), screen, known[:1])
     if found is None:
         assert name == "pca", "it has no class probabilities"
         return
     assert found["exact_hit@1"] > 0.7
     held = screen.conditions.copy()
     held[known[0][1]] = np.random.default_rng(0).permutation(held[known[0][1]])
-    shuffled = cross_validate(with_nothing_fitted(name, screen), replace(screen, conditions=held), known[:1])
+    shuffled = cross_validate(with_its_choices(baseline(name), screen), replace(screen, conditions=held), known[:1])
     assert shuffled["exact_hit@1"] < 0.6
-
-
-def with_nothing_fitted(name: str, screen: MaskedScreen) -> Ranker:
-    """The baseline after its choices."""
-    ranker = baseline(name)
-    ranker.select(screen, known_folds(screen))
-    return ranker
 
 
 def test_held_out_figures_by_hand():

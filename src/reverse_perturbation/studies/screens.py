@@ -46,11 +46,11 @@ def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any],
     """
     headline, *_ = rows.values()
     splits = [row for row in rows.values() if row.params.mask == headline.params.mask]
-    against = {
-        "pooled": [query_gaps(row, REFERENCE_BASELINE) for row in splits],
-        "pooled_strongest": [query_gaps(row, row.comparison["strongest"]["baseline"]) for row in splits],
+    gaps = [query_gaps(row, [REFERENCE_BASELINE, row.comparison["strongest"]["baseline"]]) for row in splits]
+    pooled = {
+        name: pooled_gaps(of_baseline, headline.params.compare)
+        for name, of_baseline in zip(("pooled", "pooled_strongest"), zip(*gaps, strict=True), strict=True)
     }
-    pooled = {name: pooled_gaps(gaps, headline.params.compare) for name, gaps in against.items()}
     report = {
         "provenance": about,
         "rows": {name: summary(row.comparison) for name, row in rows.items()},
@@ -77,17 +77,21 @@ def main_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def query_gaps(row: MadeRow, baseline: str) -> pd.DataFrame:
-    """Return one row a query and model: ``cell``, ``condition``, ``model``, the gap in each tested metric."""
-    theirs = _values(row, [Run(baseline)])
-    scores = row.scores(Run(baseline))
-    return pd.concat(
-        pd.DataFrame({"cell": scores.queries, "condition": scores.labels, "model": model}).assign(
-            **{metric: values[metric] - theirs[metric] for metric in TESTED}
+def query_gaps(row: MadeRow, baselines: Sequence[str]) -> list[pd.DataFrame]:
+    """Return for each baseline one row a query and model: ``cell``, ``condition``, ``model``, the gaps by metric."""
+    ours = {model: _values(row, runs) for model, runs in trained_runs(row.params).items()}
+    tables = []
+    for baseline in baselines:
+        theirs, scores = _values(row, [Run(baseline)]), row.scores(Run(baseline))
+        tables.append(
+            pd.concat(
+                pd.DataFrame({"cell": scores.queries, "condition": scores.labels, "model": model}).assign(
+                    **{metric: values[metric] - theirs[metric] for metric in TESTED}
+                )
+                for model, values in ours.items()
+            )
         )
-        for model, runs in trained_runs(row.params).items()
-        for values in [_values(row, runs)]
-    )
+    return tables
 
 
 def _values(row: MadeRow, runs: Sequence[Run]) -> dict[str, np.ndarray]:

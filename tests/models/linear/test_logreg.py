@@ -1,4 +1,4 @@
-"""Logistic regression fits as scikit-learn does, shares weights through genes where asked to, and survives the disk."""
+"""Logistic regression fits as scikit-learn does, shares weights through genes on demand, and survives the disk."""
 
 import json
 
