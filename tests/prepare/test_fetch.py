@@ -1,29 +1,31 @@
 """Downloads from a server on this machine: whole, cut, wrong, refused; nothing here needs a network."""
 
 import hashlib
-import io
 import re
 import threading
-import zipfile
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import anndata as ad
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
-from anndata.io import write_elem
 
+from reverse_perturbation.cli import main as command
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.prepare import fetch
 from reverse_perturbation.prepare.h5ad import read_source
+from tests.prepare.sources import (
+    ROOT,
+    norman_subset_h5ad,
+    norman_zip,
+    papalexi_rda,
+    shared,
+    singles_table,
+    singles_tsv_gz,
+)
 
-ROOT = Path(__file__).parents[2]
-DEVEL = ROOT.parent / "shared" / "data" / "perturbench_devel.h5ad"
 NAME = "norman_subset"
 
 
@@ -84,8 +86,9 @@ def serve(monkeypatch):
 
     def start(content: bytes, name: str = NAME) -> Server:
         servers.append(Server(content))
-        known = hashlib.sha256(content).hexdigest() if name == NAME else None
-        source = replace(fetch.SOURCES[name], url=servers[-1].url, sha256=known)
+        source = fetch.SOURCES[name]
+        known = source.sha256 and hashlib.sha256(content).hexdigest()
+        source = replace(source, url=servers[-1].url, sha256=known)
         monkeypatch.setitem(fetch.SOURCES, name, source)
         return servers[-1]
 
@@ -97,15 +100,7 @@ def serve(monkeypatch):
 
 @pytest.fixture(scope="module")
 def devel(tmp_path_factory) -> bytes:
-    """A file as PerturBench's: two cells of Norman's, one of another data set, 100 UMIs each."""
-    logs = sp.csr_matrix(np.log1p(np.array([[1.0, 0, 2], [3, 0, 0], [0, 4, 1]]) * 100))
-    obs = pd.DataFrame(
-        {"dataset": ["norman19", "other", "norman19"], "condition": ["A", "B", "control"], "ncounts": 100.0},
-        index=["AA-1", "AC-1", "AG-2"],
-    )
-    path = tmp_path_factory.mktemp("devel") / "devel.h5ad"
-    ad.AnnData(X=logs, obs=obs, var=pd.DataFrame(index=["A", "B", "C"])).write_h5ad(path)
-    return path.read_bytes()
+    return norman_subset_h5ad(tmp_path_factory.mktemp("devel"))
 
 
 def test_a_file_is_downloaded_and_converted(tmp_path, serve, devel):
@@ -177,10 +172,11 @@ def test_without_a_network_the_command_ends_with_one_line(tmp_path, serve, devel
     server = serve(devel)
     server.http.shutdown()
     server.http.server_close()
-    with pytest.raises(SystemExit) as stopped:
-        fetch.main([NAME, "--folder", str(tmp_path)])
-    assert re.match(r"error: http://127\.0\.0\.1:\d+/file: download failed after 5 attempts", str(stopped.value))
-    assert "\n" not in str(stopped.value)
+    with pytest.raises(SystemExit, match="2"):
+        command(["fetch", NAME, "--folder", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert re.match(r"error: http://127\.0\.0\.1:\d+/file: download failed after 5 attempts", error)
+    assert error.count("\n") == 1
 
 
 def test_the_command_takes_a_mirror_and_says_what_to_do_next(tmp_path, serve, devel, capsys):
@@ -191,29 +187,42 @@ def test_the_command_takes_a_mirror_and_says_what_to_do_next(tmp_path, serve, de
     assert f"-S data.path={tmp_path / 'norman_subset.h5ad'}" in said
 
 
-def archive(tmp_path: Path, genes: int = fetch.GENES, member: str = "norman/perturb_processed.h5ad") -> bytes:
-    """An archive laid out as GEARS's, its cells without counts."""
-    table = pd.read_csv(fetch.CONDITIONS)
-    labels = table["condition"].repeat(table["cells"]).to_numpy()
-    obs = pd.DataFrame({"condition": pd.Categorical(labels)}, index=np.arange(len(labels)).astype(str))
-    file = tmp_path / "perturb_processed.h5ad"
-    with h5py.File(file, "w") as content:
-        write_elem(content, "obs", obs)
-        write_elem(content, "var", pd.DataFrame({"gene_name": np.arange(genes).astype(str)}))
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as folder:
-        folder.writestr("norman/go.csv", "")
-        folder.write(file, member)
-    return zipped.getvalue()
+@pytest.mark.parametrize(
+    ("name", "content", "counts", "conditions"),
+    [
+        (
+            "norman_singles",
+            singles_tsv_gz(),
+            [[1, 2], [0, 1], [0, 0], [0, 0]],
+            ["ctrl", "TSC22D1+ctrl", "MAP3K21+ctrl", "ctrl"],
+        ),
+        ("papalexi", papalexi_rda(), [[3, 0, 1], [0, 2, 0], [5, 5, 0], [0, 0, 1]], None),
+    ],
+)
+def test_other_sources_are_downloaded_and_converted_alike(tmp_path, serve, name, content, counts, conditions):
+    server = serve(content, name)
+    result = fetch.fetch(name, tmp_path)
+    assert result == tmp_path / f"{name}.h5ad"
+    adata = read_source(result)
+    assert adata.layers["counts"].toarray().tolist() == counts
+    assert list(adata.obs["condition"]) == (conditions or ["A+ctrl", "B+ctrl", "ctrl", "A+ctrl"])
+    server.content = content + b"?"
+    with pytest.raises(InputError, match="does not match the known hash"):
+        fetch.fetch(name, tmp_path / "again")
 
 
-def test_the_full_file_is_unzipped_checked_and_its_hash_kept(tmp_path, serve):
-    content = archive(tmp_path)
+def test_what_cannot_be_converted_is_told_with_the_name_of_the_download(tmp_path, serve):
+    serve(singles_tsv_gz(singles_table().assign(total_umi=1)), "norman_singles")
+    with pytest.raises(InputError, match=r"norman_cells\.tsv\.gz: the counts of 1 cells add up to more"):
+        fetch.fetch("norman_singles", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["norman_cells.tsv.gz"]
+
+
+def test_the_full_file_is_unpacked_and_its_hash_kept(tmp_path, serve):
+    content = norman_zip(tmp_path).read_bytes()
     server = serve(content, "norman")
     folder = tmp_path / "raw"
-    result = fetch.fetch("norman", folder)
-    with h5py.File(result) as file:
-        assert len(file["obs"]["condition"]["codes"]) == 91205
+    fetch.fetch("norman", folder)
     assert sorted(path.name for path in folder.iterdir()) == ["norman.h5ad", "norman.zip", "norman.zip.sha256"]
     assert (folder / "norman.zip.sha256").read_text() == hashlib.sha256(content).hexdigest() + "\n"
     (folder / "norman.zip").unlink()
@@ -222,32 +231,46 @@ def test_the_full_file_is_unzipped_checked_and_its_hash_kept(tmp_path, serve):
         fetch.fetch("norman", folder)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (lambda folder: b"<html>prove that you are no program</html>", "File is not a zip file"),
-        (lambda folder: archive(folder, genes=7), r"91,205 cells of 284 labels x 7 genes, expected .* x 5,045"),
-        (lambda folder: archive(folder, member="norman/other.h5ad"), "not GEARS's archive"),
-        (lambda folder: archive(folder)[:-4000], "File is not a zip file"),
-    ],
-)
-def test_what_is_not_the_full_file_is_refused(tmp_path, serve, content, message):
-    serve(content(tmp_path), "norman")
+def test_what_is_not_the_full_file_leaves_the_download_alone(tmp_path, serve):
+    serve(norman_zip(tmp_path, genes=7).read_bytes(), "norman")
     folder = tmp_path / "raw"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match="x 7 genes, expected"):
         fetch.fetch("norman", folder)
     assert [path.name for path in folder.iterdir()] == ["norman.zip"]
 
 
-def test_the_subset_is_the_one_the_results_are_of(tmp_path, serve, norman_subset):
-    """Counts, labels, order: what the public file gives is the file of the report on real cells."""
-    if not DEVEL.exists():
-        pytest.skip("perturbench_devel.h5ad is not beside the checkout")
-    known = fetch.SOURCES[NAME].sha256
-    serve(DEVEL.read_bytes())
-    assert fetch.SOURCES[NAME].sha256 == known
-    found, expected = ad.read_h5ad(fetch.fetch(NAME, tmp_path)), ad.read_h5ad(norman_subset)
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, serve, devel):
+    serve(devel)
+    (tmp_path / "raw").write_text("a file")
+    with pytest.raises(InputError, match=r"raw: .*free space there, or choose another folder with --folder"):
+        fetch.fetch(NAME, tmp_path / "raw")
+
+
+def test_every_source_is_a_fixed_version():
+    """A commit in the address and a hash, or a check of the content."""
+    for name, source in fetch.SOURCES.items():
+        if name != "norman":
+            assert re.search(r"^https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/", source.url)
+            assert re.fullmatch("[0-9a-f]{64}", source.sha256)
+    assert len({source.file for source in fetch.SOURCES.values()}) == len(fetch.SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("norman_subset", "perturbench_devel.h5ad", "norman_subset.h5ad"),
+        ("norman_singles", "norman_cells_23genes_source.tsv.gz", "norman_singles_23genes.h5ad"),
+        ("papalexi", "papalexi_lowmoi.rda", "papalexi.h5ad"),
+    ],
+)
+def test_the_public_file_gives_the_cells_the_results_are_of(tmp_path, serve, name, source, expected):
+    """Counts, labels, lanes, totals and order of the real files."""
+    known = fetch.SOURCES[name].sha256
+    serve(shared(source).read_bytes(), name)
+    assert fetch.SOURCES[name].sha256 == known
+    found, expected = ad.read_h5ad(fetch.fetch(name, tmp_path)), ad.read_h5ad(shared(expected))
     assert (found.layers["counts"] != expected.layers["counts"]).nnz == 0
-    assert (found.X != expected.X).nnz == 0
+    assert found.X.nnz == expected.X.nnz
+    np.testing.assert_allclose(found.X.data, expected.X.data, rtol=1e-6)
     pd.testing.assert_frame_equal(found.obs.astype(str), expected.obs.astype(str))
     assert list(found.var["gene_name"]) == list(expected.var["gene_name"])

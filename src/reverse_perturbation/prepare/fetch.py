@@ -1,52 +1,97 @@
-"""Download real cells: reverse-perturbation fetch norman | norman_subset.
+"""Download real cells: reverse-perturbation fetch NAME.
 
-``norman`` is GEARS's perturb_processed.h5ad of Norman et al. 2019, ``norman_subset`` a part of it that is public as
-1.1 MB. An interrupted download resumes, also in a later call.
+The download is checked against its hash and made into an .h5ad file of raw counts, which `data.source=h5ad` reads. An
+interrupted download resumes, also in a later call.
 """
 
 import argparse
 import os
 import sys
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import anndata as ad
-import h5py
-import pandas as pd
 import pooch
 import requests
-from anndata.io import read_elem
 from tqdm import tqdm
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.prepare.norman_subset import COMMIT, norman_cells
+from reverse_perturbation.prepare import norman_singles, norman_subset, papalexi
+from reverse_perturbation.prepare.norman import unpack_norman
 from reverse_perturbation.storage import sha256, write_atomically, write_text
 
 TRIES = 5
 TIMEOUT = 60  # seconds without a byte
 BLOCK = 1 << 16  # bytes; of a block that was cut nothing is kept
-CONDITIONS = Path("data/norman_conditions.csv")  # every label of the full file and its cells
-GENES = 5045
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file on the web; without a known hash, that of the first good download is kept beside it."""
+    """A public file and how to make an .h5ad file of it.
 
+    Without a known hash, that of the first good download is kept beside it.
+    """
+
+    about: str
     url: str
-    file: str
+    file: str  # the name of the download
     sha256: str | None
+    write: Callable[[Path, Path], None]  # makes its second argument, the .h5ad file, of its first, the download
+
+
+def converted(
+    read: Callable[[Path], Content], convert: Callable[[Content], ad.AnnData]
+) -> Callable[[Path, Path], None]:
+    """Return the ``write`` of a source that is read whole and then converted."""
+
+    def write(download: Path, result: Path) -> None:
+        content = read(download)
+        try:
+            adata = convert(content)
+        except InputError as error:
+            raise InputError(f"{download}: {error}") from None
+        adata.write_h5ad(result, compression="gzip")
+
+    return write
+
+
+def _on_github(repository: str, commit: str, path: str) -> str:
+    return f"https://raw.githubusercontent.com/{repository}/{commit}/{path}"
 
 
 SOURCES = {
     # No published hash of it was found, so its content is checked: the cells of each condition, and the genes.
-    "norman": Source("https://dataverse.harvard.edu/api/access/datafile/6154020", "norman.zip", None),
+    "norman": Source(
+        "Norman et al. 2019 as GEARS has it: 91,205 cells x 5,045 genes, singles and doubles",
+        "https://dataverse.harvard.edu/api/access/datafile/6154020",
+        "norman.zip",
+        None,
+        unpack_norman,
+    ),
     "norman_subset": Source(
-        f"https://raw.githubusercontent.com/altoslabs/perturbench/{COMMIT}/src/perturbench/data/resources/devel.h5ad",
+        "a part of it: 3,375 cells x 500 genes, singles and doubles (1.1 MB)",
+        _on_github("altoslabs/perturbench", norman_subset.COMMIT, "src/perturbench/data/resources/devel.h5ad"),
         "perturbench_devel.h5ad",
         "220998f5630c813228c8661c86dd52244b9ac87127511289af90e0d900d8429b",
+        converted(ad.read_h5ad, norman_subset.norman_cells),
+    ),
+    "norman_singles": Source(
+        "all its singles and controls: 65,359 cells x 23 genes (0.8 MB)",
+        _on_github("logannye/CausalHG", norman_singles.COMMIT, "demo/data/norman_cells.tsv.gz"),
+        "norman_cells.tsv.gz",
+        "4bcad1982ecaa103db7d1efac15d9d82f4a808f5c7ffeb2bdc9fa5bd9a8723f7",
+        converted(norman_singles.read_singles, norman_singles.singles_cells),
+    ),
+    "papalexi": Source(
+        "Papalexi et al. 2021: 20,729 cells x 299 genes, knock-outs of 25 genes (1.4 MB)",
+        _on_github("Katsevich-Lab/sceptredata", papalexi.COMMIT, "data/lowmoi_example_data.rda"),
+        "papalexi_lowmoi.rda",
+        "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a",
+        converted(papalexi.read_papalexi, papalexi.papalexi_cells),
     ),
 }
 
@@ -57,7 +102,7 @@ def fetch(name: str, folder: str | Path = "data/raw", url: str | None = None) ->
     Parameters
     ----------
     name
-        ``norman`` or ``norman_subset``.
+        A key of :data:`SOURCES`.
     folder
         Where the download and the result are put; an existing download is checked and used.
     url
@@ -71,17 +116,18 @@ def fetch(name: str, folder: str | Path = "data/raw", url: str | None = None) ->
     Raises
     ------
     InputError
-        If the download fails :data:`TRIES` times, or is not the file it should be.
+        If the download fails :data:`TRIES` times, is not the file it should be, or cannot be written.
     """
     source, folder = SOURCES[name], Path(folder)
     result = folder / f"{name}.h5ad"
-    download = _download(source, folder, url or source.url)
-    if name == "norman":
-        _unzip(download, result)
-        write_text(_recorded(download), f"{sha256(download)}\n")
-    else:
+    try:
+        download = _download(source, folder, url or source.url)
         with write_atomically(result) as temporary:
-            norman_cells(ad.read_h5ad(download)).write_h5ad(temporary, compression="gzip")
+            source.write(download, temporary)
+        if source.sha256 is None:
+            write_text(_recorded(download), f"{sha256(download)}\n")
+    except OSError as error:
+        raise InputError(f"{folder}: {error}; free space there, or choose another folder with --folder") from None
     return result
 
 
@@ -141,38 +187,14 @@ def download_resuming(url: str, output_file: str, registry: pooch.Pooch) -> None
     os.replace(part, output_file)
 
 
-def _unzip(download: Path, result: Path) -> None:
-    """Write the archive's one .h5ad file, checked."""
-    advice = (
-        f"delete {download}, fetch it again, or get it with a browser: the server sends programs a challenge at times"
-    )
-    try:
-        with zipfile.ZipFile(download) as archive:
-            (member,) = (name for name in archive.namelist() if name.endswith("perturb_processed.h5ad"))
-            with write_atomically(result) as temporary:
-                archive.extract(member, temporary.parent)  # its CRC is checked
-                os.replace(temporary.parent / member, temporary)
-                _check_norman(temporary)
-    except (zipfile.BadZipFile, ValueError, OSError, KeyError) as error:
-        raise InputError(f"{download}: not GEARS's archive of Norman et al. 2019 ({error}); {advice}") from None
-
-
-def _check_norman(path: Path) -> None:
-    """Raise ValueError unless the file has the cells of each condition and the genes it should have."""
-    expected = pd.read_csv(CONDITIONS).set_index("condition")["cells"]
-    with h5py.File(path) as file:
-        cells = read_elem(file["obs"])["condition"].astype(str).value_counts()
-        genes = len(read_elem(file["var"]))
-    if cells.to_dict() != expected.to_dict() or genes != GENES:
-        raise ValueError(
-            f"{cells.sum():,} cells of {len(cells)} labels x {genes:,} genes, expected {expected.sum():,} cells of "
-            f"{len(expected)} labels as in {CONDITIONS} x {GENES:,}"
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Download and convert; errors are one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Download and convert; a user's mistake ends it with one line on standard error and exit code 2."""
+    width = max(map(len, SOURCES))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["names:", *(f"  {name:{width}}  {source.about}" for name, source in SOURCES.items())]),
+    )
     parser.add_argument("name", choices=SOURCES)
     parser.add_argument("--folder", default="data/raw")
     parser.add_argument("--url", help="a mirror of the same file")
@@ -180,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         result = fetch(args.name, args.folder, args.url)
     except InputError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     print(f"fetch: {result}, sha256 of the download {sha256(Path(args.folder) / SOURCES[args.name].file)}")
     print(f"fetch: use it with `dvc exp run -S data.source=h5ad -S data.path={result}`")
 
