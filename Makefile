@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run check test lint norman_subset norman_scale ablation benchmarks repository setup
+.PHONY: run check test lint norman_subset screens norman_scale ablation benchmarks repository setup
 
 run: repository setup
 	dvc repro
@@ -24,9 +24,15 @@ lint: setup
 	ruff format --check .
 	mypy
 
-# Results on real cells: some minutes a mask.
+# Results on real cells: half an hour on two cores.
 norman_subset: setup
 	reverse-perturbation experiments norman_subset
+
+# The same on every real screen at hand (data/raw/README.md), two rows at a time: hours on two cores.
+screens: setup
+	reverse-perturbation experiments norman_subset -j 2
+	reverse-perturbation experiments papalexi -j 2
+	reverse-perturbation experiments norman_singles -j 2
 
 # The specification's protocol on simulated cells of Norman's size: about two hours on two cores.
 norman_scale: setup

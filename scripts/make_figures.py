@@ -126,20 +126,20 @@ BOXES: dict[str, tuple[float, float, str]] = {
     "vocab_map": (1, 2.0, "genes to\ntokens"),
     "split": (1, 1.0, "reference,\nvalidation,\nquery"),
     "pretrain": (2, 2.5, "scGPT: official\nor a small one"),
-    "baseline": (2, 1.25, "logreg, LDA,\nPCA"),
+    "baseline": (2, 1.25, "logreg, LDA,\nMLP, PCA"),
     "probe": (2, 0.0, "look for leaks"),
-    "finetune": (3, 3.0, "scGPT alone"),
-    "fuse": (3, 2.0, "scGPT beside\nlogreg"),
+    "finetune": (3, 2.5, "scGPT, end\nto end"),
     "embed": (4, 2.5, "predict\nevery cell"),
-    "library_\nquery": (5, 3.25, "retrieval by\nsimilarity"),
-    "evaluate": (5, 2.25, "rank conditions\nper query"),
-    "evaluate_\nbaseline": (5, 1.25, "the same"),
-    "analysis": (6, 2.25, "calibration,\nerrors, ceilings"),
-    "compare": (6, 1.25, "gaps, intervals,\ntargets"),
-    "report": (7, 1.75, "tables, plots,\nverdict"),
+    "combine": (5, 1.9, "fusion, stack,\nensembles"),
+    "evaluate_\nbaselines": (6, 1.0, "the same"),
+    "evaluate": (6, 2.0, "rank conditions\nper query"),
+    "library_\nquery": (6, 3.0, "retrieval by\nsimilarity"),
+    "analysis": (7, 2.5, "calibration,\nerrors, ceilings"),
+    "compare": (7, 1.4, "gaps, tests,\ntargets"),
+    "report": (8, 1.9, "tables, plots,\nverdict"),
 }
-BANDS = {"data": (0, 1, "#4477AA"), "models": (2, 4, "#AA3377"), "evaluation": (5, 7, "#228833")}
-LOOPS = {"foreach ${baselines}": "per baseline", "foreach ${seeds}": "per seed", "matrix": "per model, seed"}
+BANDS = {"data": (0, 1, "#4477AA"), "models": (2, 5, "#AA3377"), "evaluation": (6, 8, "#228833")}
+LOOPS = {"foreach ${baselines}": "per baseline", "foreach ${seeds}": "per seed"}
 WIDTH, HEIGHT = 0.79, 0.78  # of a box, in columns and rows
 LINE = 0.165  # in rows
 
@@ -149,8 +149,7 @@ def pipeline() -> tuple[dict[str, str], list[tuple[str, str]]]:
     written = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     repeated = {}
     for name, stage in written.items():
-        loop = f"foreach {stage['foreach']}" if "foreach" in stage else "matrix" if "matrix" in stage else ""
-        repeated[name] = LOOPS.get(loop, "")
+        repeated[name] = LOOPS[f"foreach {stage['foreach']}"] if "foreach" in stage else ""
     with closing(Repo(str(ROOT))) as repo:
         edges = {(before.name.split("@")[0], after.name.split("@")[0]) for after, before in repo.index.graph.edges}
 
@@ -166,9 +165,9 @@ def draw_pipeline(repeated: Mapping[str, str], edges: Sequence[tuple[str, str]])
     boxes = {name.replace("\n", ""): (x, y, name, words) for name, (x, y, words) in BOXES.items()}
     if missing := repeated.keys() ^ boxes.keys():
         raise SystemExit(f"scripts/make_figures.py: BOXES and dvc.yaml differ in {', '.join(sorted(missing))}")
-    figure = Figure(figsize=(9.6, 4.9))
+    figure = Figure(figsize=(10.8, 4.9))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-0.5, 7.5), ylim=(-0.52, 4.1))
+    axes.set(xlim=(-0.5, 8.5), ylim=(-0.52, 4.1))
     axes.set_axis_off()
     for name, (first, last, colour) in BANDS.items():
         axes.add_patch(

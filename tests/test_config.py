@@ -49,9 +49,9 @@ def test_the_defaults_are_valid():
         ("logreg_genes:\n", "logreg_gene:\n", "logreg_gene: unknown key, remove it or correct its name"),
         ("labels: canonical", "labels: [", "not YAML"),
         ("  - 0\n  - 1\n", "  - 1\n  - 1\n", "seeds: .*listed twice"),
-        ("  - fusion\n", "  - logreg\n", r"models: .*found \['scgpt', 'logreg'\]"),
-        ("  - fusion\n", "  - scgpt\n", r"models: .*give a foundation model \(scgpt\), alone or followed by fusion"),
-        ("  - scgpt ", "  - geneformer ", r"models: .*\(scgpt\).*found \['geneformer', 'fusion'\]"),
+        ("  - fusion ", "  - logreg ", r"models: .*found \['scgpt', 'logreg'\]"),
+        ("  - fusion ", "  - scgpt ", r"models: .*give a foundation model \(scgpt\), alone or followed by fusion"),
+        ("  - scgpt\n", "  - geneformer\n", r"models: .*\(scgpt\).*found \['geneformer', 'fusion'\]"),
         (
             "  - logreg_genes\n",
             "  - forest\n",

@@ -19,7 +19,6 @@ from reverse_perturbation.sections import (
     Data,
     Evaluate,
     Finetune,
-    Fusion,
     Library,
     LibraryQuery,
     Mask,
@@ -60,7 +59,6 @@ class Params(Section):
     pretrain: Pretrain
     tuning: Tuning
     finetune: Finetune
-    fusion: Fusion
     library: Library
     query: Query
     library_query: LibraryQuery

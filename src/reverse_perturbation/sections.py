@@ -214,13 +214,6 @@ class Finetune(Section):
     refit: bool
 
 
-class Fusion(Section):
-    """Logistic regression's scores beside those of scGPT's head."""
-
-    linear_learning_rate: NotNegative
-    linear_dropout: Dropout
-
-
 class Tuning(Section):
     """Cross-validation in the known cells, by which settings of baselines are chosen."""
 

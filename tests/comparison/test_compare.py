@@ -45,6 +45,13 @@ def result(model: str, ranks: list[int], seed: int | None = None) -> Result:
     return Result(Run(model, seed), content, Scores(queries, LABELS, CONDITIONS, scores))
 
 
+def combined(model: str, ranks: list[int]) -> Result:
+    """An ensemble or the stack: without a seed, and without cross-validation."""
+    given = result(model, ranks)
+    content = {name: value for name, value in given.metrics.items() if name != "cross_validation"}
+    return Result(Run(model, origin="combined"), content, given.scores)
+
+
 def held_out(mrr: float) -> dict:
     """What cross-validation said of a baseline."""
     figures = {"cross_entropy": 1.5, "exact_hit@1": 0.2, "mrr": mrr}
@@ -64,10 +71,78 @@ def trained(scgpt: list[Result]) -> dict[str, list[Result]]:
     return {"scgpt": scgpt, "fusion": fusion()[: len(scgpt)]}
 
 
+def with_ensembles() -> dict[str, list[Result]]:
+    """All models that training has a part in, in the order of the stage."""
+    ensemble, of_fusion = combined("scgpt_ensemble", [1, 1, 1, 2]), combined("fusion_ensemble", [1, 1, 1, 1])
+    return {"scgpt": scgpt(), "scgpt_ensemble": [ensemble], "fusion": fusion(), "fusion_ensemble": [of_fusion]}
+
+
 def baselines() -> dict[str, Result]:
     found = {"logreg": result("logreg", [1, 1, 1, 2]), "pca": result("pca", [3, 3, 3, 3])}
     found["pca"].metrics["cross_validation"]["held_out"] = None  # it has no class probabilities
     return found
+
+
+def test_an_ensemble_is_a_model_with_one_result_and_no_seed():
+    found = compare(with_ensembles(), baselines(), CONFIG, TARGETS)
+    assert found["provenance"]["models"] == ["scgpt", "scgpt_ensemble", "fusion", "fusion_ensemble"]
+    assert found["provenance"]["training_seeds"] == [0, 1]
+    assert found["scgpt_ensemble"]["mrr"] == pytest.approx((3 + 1 / 2) / 4)
+    assert not {"std", "seeds"} & found["scgpt_ensemble"].keys()
+    assert found["scgpt_ensemble_gap"]["mrr"] == pytest.approx(0)
+    assert found["fusion_ensemble_gap"]["mrr"] == pytest.approx(1 / 8)
+    assert found["fusion_ensemble_interval"]["mrr"] == pytest.approx({"low": 0, "high": 1 / 4})
+    assert set(found["fusion_ensemble_gaps"]["pca"]["mrr"]) == {"mean", "low", "high"}
+    assert found["targets"]["seeds"]["found"] == 2
+    assert found["targets"]["mrr"]["found"] == found["scgpt"]["mrr"], "the targets are of the single models"
+
+
+def test_the_stack_is_listed_but_never_the_strongest_baseline():
+    """It is made of all baselines; what training adds is judged against one that exists alone."""
+    ours = baselines() | {"stack": combined("stack", [1, 1, 1, 1])}
+    found = compare(with_ensembles(), ours, CONFIG, TARGETS)
+    assert found["provenance"]["baselines"] == ["logreg", "pca", "stack"]
+    assert found["strongest"]["baseline"] == "logreg"
+    assert "stack" not in found["strongest"]["held_out"]
+    assert found["stack"]["mrr"] == 1
+    assert found["fusion_gaps"]["stack"]["mrr"]["mean"] == pytest.approx(found["fusion"]["mrr"] - 1)
+    assert all("stack" not in of_model for of_model in found["tests"].values())
+
+
+def test_the_headline_tests_are_of_every_model_against_logreg_and_the_strongest():
+    """By hand: the queries of A agree, of those of B one does and one gains 1/2 in mrr."""
+    ours = baselines() | {"lda": result("lda", [1, 1, 2, 2])}
+    ours["lda"].metrics["cross_validation"] = held_out(mrr=0.4)
+    found = compare(with_ensembles(), ours, CONFIG, TARGETS)
+    assert list(found["tests"]) == found["provenance"]["models"]
+    assert all(list(of_model) == ["logreg", "lda"] for of_model in found["tests"].values())
+    test = found["tests"]["fusion_ensemble"]["logreg"]
+    assert test["gap"] == pytest.approx(1 / 8)
+    assert [test["low"], test["high"]] == pytest.approx([0, 1 / 4])
+    assert test["p"] == pytest.approx(2 / 4, rel=0.2), "a quarter of the samples has no gap"
+    assert test["p_holm"] == 1, "times eight tests"
+    assert test["finding"] == "open"
+    assert "low_with_seeds" not in test
+    test = found["tests"]["fusion_ensemble"]["lda"]
+    assert (test["gap"], test["low"], test["high"]) == pytest.approx((1 / 4, 1 / 4, 1 / 4))
+    assert (test["p"], test["p_holm"]) == pytest.approx((2 / 2001, 8 * 2 / 2001))
+    assert test["finding"] == "ahead"
+    test, gaps = found["tests"]["scgpt"]["lda"], found["gaps"]["lda"]["mrr"]
+    assert [test["gap"], test["low"], test["high"]] == [gaps["mean"], gaps["low"], gaps["high"]]
+    assert {end: test[f"{end}_with_seeds"] for end in ("low", "high")} == gaps["with_seeds"]
+
+
+def test_the_same_test_counts_once_where_logreg_is_the_strongest():
+    found = compare(with_ensembles(), baselines(), CONFIG, TARGETS)
+    assert all(list(of_model) == ["logreg"] for of_model in found["tests"].values())
+
+
+def test_the_margin_of_equivalence_is_the_targets_share():
+    """Fusion's ensemble gains 1/8 of 7/8, nowhere more than 1/4."""
+    for share, finding in ((0.05, "open"), (0.5, "equivalent")):
+        targets = TARGETS.model_copy(update={"relative_gap": share})
+        found = compare(with_ensembles(), baselines(), CONFIG, targets)
+        assert found["tests"]["fusion_ensemble"]["logreg"]["finding"] == finding
 
 
 def test_gap_and_ratio_by_hand():
@@ -157,7 +232,7 @@ def test_spread_over_seeds_by_hand():
 
 def test_one_seed_has_no_spread():
     found = compare(trained(scgpt()[:1]), baselines(), CONFIG, TARGETS)
-    assert "seeds" not in found["scgpt"]
+    assert not {"std", "seeds"} & found["scgpt"].keys()
     assert found["targets"]["seeds"] == {"found": 1, "needed": 2, "passed": False}
     assert found["provenance"]["training_seeds"] == [0]
 
@@ -226,20 +301,31 @@ def test_the_training_seed_is_that_of_the_metrics_file():
         compare({"scgpt": [first, copied]}, baselines(), CONFIG, TARGETS)
 
 
-def test_a_result_is_read_from_its_two_files(tmp_path):
-    given = result("scgpt", [1, 2, 1, 3], 0)
-    write_json(tmp_path / "scgpt-0.json", given.metrics)
-    with pytest.raises(InputError, match=r"scgpt-0\.npz: no such file"):
-        Result.load(Run("scgpt", 0), tmp_path, tmp_path)
-    given.scores.save(tmp_path / "scgpt-0.npz")
-    found = Result.load(Run("scgpt", 0), tmp_path, tmp_path)
+@pytest.mark.parametrize(
+    ("run", "group"),
+    [
+        (Run("scgpt", 0, "trained"), "models"),
+        (Run("fusion", 0, "combined"), "models"),
+        (Run("stack", origin="combined"), "models"),
+        (Run("logreg"), "baselines"),
+    ],
+)
+def test_a_result_is_read_from_its_two_files(tmp_path, run, group):
+    given = result(run.model, [1, 2, 1, 3], run.seed)
+    content, scores = (tmp_path / group / f"{run.name}.{ending}" for ending in ("json", "npz"))
+    write_json(content, given.metrics)
+    with pytest.raises(InputError, match=rf"{run.name}\.npz: no such file"):
+        Result.load(run, tmp_path, tmp_path)
+    given.scores.save(scores)
+    found = Result.load(run, tmp_path, tmp_path)
     assert found.metrics == json.loads(json.dumps(given.metrics))
     assert (found.scores.scores == given.scores.scores).all()
-    (tmp_path / "scgpt-0.json").write_text("{")
-    with pytest.raises(InputError, match=r"scgpt-0\.json: not a metrics file"):
-        Result.load(Run("scgpt", 0), tmp_path, tmp_path)
-    with pytest.raises(InputError, match=r"scgpt-1\.json: no such file; run `dvc repro`"):
-        Result.load(Run("scgpt", 1), tmp_path, tmp_path)
+    content.write_text("{")
+    with pytest.raises(InputError, match=rf"{run.name}\.json: not a metrics file"):
+        Result.load(run, tmp_path, tmp_path)
+    content.unlink()
+    with pytest.raises(InputError, match=rf"{run.name}\.json: no such file; run `dvc repro`"):
+        Result.load(run, tmp_path, tmp_path)
 
 
 AT_THE_BOUNDARY = {"exact_hit@1": 0.35, "mrr": 0.45, "ndcg@5": 0.95 * 0.5}

@@ -71,8 +71,21 @@ def test_parts_are_disjoint_and_complete(sizes, seed, validation):
         counts = part.value_counts()
         n = sizes[int(condition[1:].split("+")[0])]
         assert counts["query"] == max(10, int(0.2 * n))
-        assert counts["validation"] >= 1
+        assert counts["validation"] == max(1, round(validation * (n - counts["query"])))
         assert counts["reference"] >= 1
+
+
+@pytest.mark.parametrize("kind", ["cell", "gem_group"])
+def test_validation_cells_are_drawn_at_random_from_the_known_cells(kind):
+    """Over 200 seeds each place of the file, counted among the known cells, is validation about 20 times."""
+    obs = frame(["A+ctrl"] * 160).assign(gem_group=["1", "2"] * 80)
+    chosen = []
+    for seed in range(200):
+        part = split_cells(obs, kind=kind, seed=seed, label_space="legacy", validation_fraction=0.1)["part"].to_numpy()
+        chosen.append(part[part != "query"] == "validation")
+    times = np.sum(chosen, axis=0)
+    assert len(times) == {"cell": 128, "gem_group": 80}[kind]
+    assert 5 <= times.min() <= times.max() <= 40, "a binomial of 200 and 0.1 has a standard deviation of 4.2"
 
 
 def test_small_conditions_and_controls_are_left_out():

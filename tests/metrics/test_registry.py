@@ -71,19 +71,37 @@ def test_a_ranking_with_ties_by_hand():
     assert [relevant_hit(ranking, k)[0] for k in (1, 2)] == pytest.approx([2 / 3, 1])
     found = compute(scores, labels, FOUR)
     assert found["mrr"] == pytest.approx(1 / 2)
-    assert found["ndcg@5"] == pytest.approx(1 / LOG3)
+    assert found["ndcg@5"] == pytest.approx((1 + 1 / LOG3 + 1 / 2) / 3)
     assert found["graded_ndcg@5"] == pytest.approx(0.5 * (1 + 1 / LOG3 + 1 / 2) / (1 + 0.5 / LOG3))
 
 
 def test_a_tie_across_the_cut_by_hand():
-    """One condition ahead, the truth level with two others: the mean rank is 3."""
+    """One condition ahead, the truth level with two others: its ranks 2, 3, 4 have mean 3."""
     scores, labels = np.array([[0.5, 0.9, 0.5, 0.5]]), np.array(["C+ctrl"], dtype=object)
     ranking = Ranking.of(scores, labels, FOUR)
     assert [exact_hit(ranking, k)[0] for k in (1, 2, 3, 4)] == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert reciprocal_rank(ranking)[0] == pytest.approx(1 / 3)
     assert reciprocal_rank(ranking, 2)[0] == 0
-    assert ndcg(ranking, 3)[0] == pytest.approx(1 / 2)
-    assert ndcg(ranking, 2)[0] == 0
+    assert ndcg(ranking, 3)[0] == pytest.approx((1 / LOG3 + 1 / 2) / 3)
+    assert ndcg(ranking, 2)[0] == pytest.approx(1 / LOG3 / 3)
+    assert ndcg(ranking, 1)[0] == 0
+
+
+def test_ndcg_of_seven_tied_conditions_by_hand():
+    """The truth is at each of seven places with probability 1/7; at its mean rank, 4, ndcg@5 would be 0.431."""
+    conditions = np.array([f"G{i}+ctrl" for i in range(7)], dtype=object)
+    found = compute(np.zeros((1, 7)), conditions[2:3], conditions)
+    assert found["ndcg@5"] == pytest.approx((1 + 0.63093 + 0.5 + 0.43068 + 0.38685) / 7, abs=1e-5)
+    assert found["ndcg@5"] == pytest.approx(0.4212, abs=1e-4)
+
+
+def test_ndcg_without_ties_is_the_discount_at_the_rank_to_the_last_digit():
+    scores = np.random.default_rng(0).permuted(np.tile(np.arange(40), (300, 1)), axis=1)
+    conditions = np.array([f"G{i}+ctrl" for i in range(40)], dtype=object)
+    ranking = Ranking.of(scores, np.full(300, "G7+ctrl", dtype=object), conditions)
+    for k in (1, 5, 10, 40, 50):
+        expected = np.where(ranking.rank <= k, 1 / np.log2(1 + ranking.rank), 0.0)
+        assert ndcg(ranking, k).tolist() == expected.tolist()
 
 
 def test_macro_hit_counts_conditions_not_cells():
@@ -110,7 +128,7 @@ def test_twins_and_shared_genes():
 @settings(deadline=None, max_examples=60)
 @given(scored())
 def test_against_every_order_of_the_ties(case):
-    """Hits and graded gains are means over all rankings that the scores allow."""
+    """Hits and discounted gains are means over all rankings that the scores allow."""
     scores, labels = case
     sets = [genes_of(condition) for condition in CONDITIONS]
     ranking = Ranking.of(scores, labels, CONDITIONS)
@@ -126,10 +144,12 @@ def test_against_every_order_of_the_ties(case):
             discount = 1 / np.log2(np.arange(2, k + 2))
             ideal = np.sort(gains)[::-1][:k] @ discount
             exact = np.mean([truth in order[:k] for order in orders])
+            binary = np.mean([discount[order.index(truth)] if truth in order[:k] else 0 for order in orders])
             relevant = np.mean([any(gains[c] > 0 for c in order[:k]) for order in orders])
             graded = np.mean([gains[list(order[:k])] @ discount / ideal for order in orders])
             assert exact_hit(ranking, k)[i] == pytest.approx(exact)
             assert relevant_hit(ranking, k)[i] == pytest.approx(relevant)
+            assert ndcg(ranking, k)[i] == pytest.approx(binary)
             assert graded_ndcg(ranking, k)[i] == pytest.approx(graded)
 
 
@@ -238,7 +258,7 @@ def test_equal_scores_are_never_above_chance():
     assert found["mrr"] == pytest.approx(1 / 3)
     assert found["mrr"] < expected["mrr"]
     for name in [*RANKED, *OF_ALL_QUERIES]:
-        if name not in ("mrr", "mrr@10", "ndcg@5", "ndcg@10"):
+        if name not in ("mrr", "mrr@10"):
             assert found[name] == pytest.approx(expected[name]), name
 
 

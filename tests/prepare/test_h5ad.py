@@ -237,6 +237,14 @@ BROKEN = {
         lambda: source(total_counts=[9, 9, 9, np.nan]),
         r'obs\["total_counts"\] is nan for cell \'c3\'',
     ),
+    "library in fractions": (
+        lambda: source(total_counts=[9, 9, 9.5, 9]),
+        r'total_counts"\] is 9.5 for cell \'c2\' \(1 fractions\), which is no number of molecules; .* or be left out',
+    ),
+    "library of one size": (
+        lambda: source(total_counts=[10, 10, 10, 10]),
+        r'total_counts"\] is 10 for every cell: a depth that counts were scaled to',
+    ),
     "library below its counts": (
         lambda: source(total_counts=[4, 2, 5, 0]),
         r'total_counts"\] is 5 for cell \'c2\', whose counts add up to 6 \(1 such cells\)',

@@ -1,5 +1,6 @@
 """The report holds every row, warns of simulated cells and of nothing else, and its pictures are there."""
 
+import json
 import re
 from importlib import import_module
 
@@ -16,7 +17,7 @@ from reverse_perturbation.report import plots
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.probe import probe_section
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.runs import Run
+from reverse_perturbation.runs import Run, all_runs
 from reverse_perturbation.stages import analysis, compare, report
 from reverse_perturbation.storage import write_json
 from tests.comparison.test_compare import held_out
@@ -26,12 +27,14 @@ from tests.report.test_library_query import grid_rows
 CONDITIONS = np.array(["A+B", "A+ctrl", "B+ctrl", "D+ctrl"], dtype=object)
 LABELS = np.repeat(CONDITIONS, 10)
 # How far the truth stands out: PCA loses to all, the last seed of scGPT to the first.
-STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "fusion-0": 2.1, "fusion-1": 2.2}
-STRENGTH |= {"logreg": 2.0, "logreg_default": 1.8, "pca": 0.2}
+STRENGTH = {"scgpt-0": 1.5, "scgpt-1": 1.0, "scgpt_ensemble": 1.4, "fusion-0": 2.1, "fusion-1": 2.2}
+STRENGTH |= {"fusion_ensemble": 2.3, "logreg": 2.0, "logreg_default": 1.8, "pca": 0.2, "stack": 2.05}
 TRAINED = ("scgpt", "fusion")
 BRIEF = registry.shown_in("brief")
 BASELINES = ("logreg", "logreg_default", "pca")
-RUNS = [*(Run(model, seed) for model in TRAINED for seed in (0, 1)), *map(Run, BASELINES)]
+ENSEMBLES = ("scgpt_ensemble", "fusion_ensemble")
+COMBINED = (*ENSEMBLES, "stack")
+ALONE = sorted(STRENGTH.keys() - {*COMBINED})
 PICTURES = ["reach.png", "errors.png", "by_effect.png", "reliability.png"]
 PICTURES += ["hit_at_k.png", "coverage.png", "confusion.png", "training.png"]
 SPLIT = {"cells": {"reference": 1300, "validation": 90, "query": 40}, "conditions": 4, "cells_left_out": 51}
@@ -51,7 +54,7 @@ REACH = pd.DataFrame(
 
 
 def proba(name: str) -> np.ndarray:
-    rng = np.random.default_rng(sorted(STRENGTH).index(name))
+    rng = np.random.default_rng([*ALONE, *COMBINED].index(name))
     logits = rng.normal(size=(40, 4)) + STRENGTH[name] * (LABELS[:, None] == CONDITIONS)
     logits[:, 3] -= 20 if name == "scgpt-0" else 0  # which never answers with the last condition
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -72,7 +75,8 @@ def analyse(folder, runs, source):
         scores = Scores.load(run.scores(folder / "scores"))
         found = calibration.tables(scores, scores, "classifier", config)
         found |= errors.tables(scores, FACTS, np.eye(4), config.similar)
-        sizes = [by_size(run, "classifier", 0.1 + 0.1 * sorted(STRENGTH).index(run.name))]
+        single = 0.1 + 0.1 * ALONE.index(run.name) if run.name in ALONE else 0.4
+        sizes = [by_size(run, "classifier", single)]
         found["cells_per_query"] = pd.concat(sizes + [by_size(run, "bootstrap", 0.3)] * (run.model == "scgpt"))
         for table, frame in found.items():
             rows.setdefault(table, []).append(frame.assign(model=run.model, seed=run.seed))
@@ -115,19 +119,22 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         "ranking": "classifier",
         "skipped_conditions": 3,
     }
-    trained = [Run(model, seed) for model in models for seed in seeds]
-    runs = [*trained, *map(Run, BASELINES)]
+    content = params(seeds=list(seeds), models=list(models), baselines=list(BASELINES))
+    runs = [run for of_model in all_runs(Params.model_validate(content)).values() for run in of_model]
     for run in runs:
         scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(run.name))
         scores.save(run.scores(folder / "scores"))
         found = registry.compute(scores.scores, LABELS, CONDITIONS)
         own = about | {"model": run.model, "training_seed": run.seed}
         rest = {"validation": dict.fromkeys(BRIEF, 0.321), "chance": registry.chance(LABELS, CONDITIONS)}
-        if run.seed is None:
+        if run.origin == "baselines":
             rest["cross_validation"] = held_out(mrr=0.25 if run.name == "logreg_default" else STRENGTH[run.name] / 10)
+        if run.name not in ENSEMBLES and run.origin == "combined":
+            weights = {"logreg": 0.75, "logreg_default": 0.0}
+            rest["weights"] = weights if run.name == "stack" else {"scgpt": 0.5 + run.seed} | weights
         write_json(run.metrics(folder / "metrics"), found | rest | {"provenance": own})
     grid_rows(skipped).to_csv(folder / "grid.csv", index=False)
-    for run in trained if training else ():
+    for run in (run for run in runs if training and run.origin == "trained"):
         curves = run.curves(folder / "training") / "plots" / "metrics"
         curves.mkdir(parents=True, exist_ok=True)
         for name in ("train_loss", "validation_loss", "exact_hit_at_1", "mrr"):
@@ -135,7 +142,7 @@ def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, trai
         for name in ("backbone_learning_rate", "head_learning_rate"):
             pd.DataFrame({"step": [0, 1], name: [1e-3, 0.0]}).to_csv(curves / f"{name}.tsv", sep="\t", index=False)
     with (folder / "params.yaml").open("w") as file:
-        YAML(typ="safe").dump(params(seeds=list(seeds), models=list(models), baselines=list(BASELINES)), file)
+        YAML(typ="safe").dump(content, file)
     analyse(folder, runs, source)
     write_json(folder / "metrics" / "probe.json", probes())
     write_json(folder / "metrics" / "split.json", SPLIT)
@@ -173,12 +180,13 @@ def table(text: str, heading: str, number: int = 0) -> pd.DataFrame:
 def test_every_model_and_seed_has_its_row_the_losing_ones_too(simulated):
     _, text = simulated
     found = table(text, "Every model and seed")
-    assert found["model"].tolist() == [run.model for run in RUNS] + ["chance"]
-    assert found["training seed"].tolist() == ["0", "1", "0", "1", "-", "-", "-", "-"]
+    assert found["model"].tolist() == [name.split("-")[0] for name in STRENGTH] + ["chance"]
+    assert found["training seed"].tolist() == ["0", "1", "-"] * 2 + ["-"] * 5
     for name, shown in zip(STRENGTH, found["mrr"], strict=False):
         assert shown == f"{registry.compute(proba(name), LABELS, CONDITIONS)['mrr']:.3f}"
     assert found["exact_hit@1"].iloc[-1] == "0.250"
-    assert float(found["mrr"][6]) < float(found["mrr"][1]) < float(found["mrr"][4])
+    mrr = dict(zip(STRENGTH, map(float, found["mrr"]), strict=False))
+    assert mrr["pca"] < mrr["scgpt-1"] < mrr["logreg"], "made up so"
     validation = table(text, "Every model and seed", 1)
     assert validation["model"].tolist() == found["model"].tolist()[:-1]
     assert set(validation["validation mrr"]) == {"0.321"}
@@ -203,7 +211,37 @@ def test_each_baseline_is_described_by_its_own_file(simulated):
     section = simulated[1].split("## Every model and seed")[1].split("\n## ")[0]
     lines = re.findall(r"^- `(\w+)`: (.*)$", section, flags=re.M)
     modules = {name: import_module(f"reverse_perturbation.models.baselines.{name}") for name in BASELINES}
-    assert dict(lines) == {name: module.__doc__.splitlines()[0] for name, module in modules.items()}
+    described = dict(lines)
+    assert described.pop("stack").startswith("The baselines' log-probabilities in a weighted sum")
+    assert described == {name: module.__doc__.splitlines()[0] for name, module in modules.items()}
+
+
+def test_the_headline_tests_are_told_with_their_findings(simulated, tmp_path):
+    folder, text = simulated
+    tests = json.loads((folder / "metrics" / "comparison.json").read_text())["tests"]
+    heading = "The gap to the tuned logistic regression"
+    found = table(text, heading, 1).set_index(["model", "minus"])
+    models = ("scgpt", "scgpt_ensemble", "fusion", "fusion_ensemble")
+    assert list(found.index) == [(model, name) for model in models for name in ("logreg", "logreg_default")]
+    for (model, name), row in found.iterrows():
+        test = tests[model][name]
+        assert row["gap in mrr"] == f"{test['gap']:.3f}"
+        assert (row["p, Holm"], row["finding"]) == (f"{test['p_holm']:.3f}", test["finding"])
+        assert (row["95 % low, seeds too"] == "-") == model.endswith("ensemble"), "it has no seeds to draw"
+    one = table(make(tmp_path, seeds=(0,)), heading, 1)
+    assert set(one["95 % low, seeds too"]) == {"-"}
+
+
+def test_the_weights_of_combined_models_are_told(simulated, tmp_path):
+    """A member that another model lacks has no weight in it, which is not a weight of 0."""
+    found = table(simulated[1], "Every model and seed", 2)
+    assert found.to_dict("records") == [
+        {"model": "fusion", "training seed": "0", "scgpt": "0.500", "logreg": "0.750", "logreg_default": "0.000"},
+        {"model": "fusion", "training seed": "1", "scgpt": "1.500", "logreg": "0.750", "logreg_default": "0.000"},
+        {"model": "stack", "training seed": "-", "scgpt": "-", "logreg": "0.750", "logreg_default": "0.000"},
+    ]
+    alone = table(make(tmp_path, models=("scgpt",)), "Every model and seed", 2)
+    assert alone["model"].tolist() == ["stack"]
 
 
 def test_probes_are_told_and_a_leak_cannot_be_overlooked(simulated):
@@ -226,8 +264,20 @@ def test_scgpt_alone_is_compared_where_nothing_else_was_trained(tmp_path, capsys
     text = make(tmp_path, models=("scgpt",))
     assert "\n| scgpt | mrr |" in text
     assert "\n| fusion |" not in text
-    assert "scgpt-logreg" in (said := capsys.readouterr().out)
-    assert "fusion-logreg" not in said
+    assert "\nscgpt - logreg " in (said := capsys.readouterr().out)
+    assert "fusion" not in said
+    assert "`fusion`" not in text
+
+
+def test_an_ensemble_has_a_gap_but_no_spread(simulated):
+    heading = "The gap to the tuned logistic regression"
+    gaps = table(simulated[1], heading).set_index(["model", "metric"])
+    mrr = {name: registry.compute(proba(name), LABELS, CONDITIONS)["mrr"] for name in STRENGTH}
+    for name in ENSEMBLES:
+        row = gaps.loc[(name, "mrr")]
+        assert row["std over seeds"] == "-"
+        assert row["gap"] == f"{mrr[name] - mrr['logreg']:.3f}"
+    assert set(table(simulated[1], heading, 2)["model"]) == {*TRAINED}
 
 
 @pytest.mark.parametrize("model", TRAINED)
@@ -241,7 +291,7 @@ def test_the_gap_is_shown_with_both_kinds_of_interval(simulated, model):
     assert gap["gap"] == f"{np.mean(hits) - hit['logreg']:.3f}"
     assert gap["std over seeds"] == f"{np.std(hits, ddof=1):.3f}"
     assert float(gap["95 % low"]) < float(gap["gap"]) < float(gap["95 % high"])
-    seeds = table(text, heading, 1).set_index(["model", "metric"]).loc[row]
+    seeds = table(text, heading, 2).set_index(["model", "metric"]).loc[row]
     half = 12.706 * np.std(hits, ddof=1) / 2**0.5
     assert float(seeds["95 % high"]) == pytest.approx(np.mean(hits) + half, abs=2e-3)
 
@@ -342,7 +392,7 @@ def test_errors_are_means_over_seeds_and_add_up(simulated):
 
 def test_confidence_has_every_model(simulated):
     _, text = simulated
-    models = ["scgpt", "fusion", "logreg", "logreg_default", "pca"]
+    models = ["scgpt", "scgpt_ensemble", "fusion", "fusion_ensemble", "logreg", "logreg_default", "pca", "stack"]
     assert table(text, "Confidence")["model"].tolist() == models
     by_margin = table(text, "Confidence", 1).set_index(["model", "measure"])
     found = registry.compute(proba("pca"), LABELS, CONDITIONS)
@@ -352,8 +402,8 @@ def test_confidence_has_every_model(simulated):
 
 def test_the_gap_to_every_baseline(simulated):
     _, text = simulated
-    found = table(text, "The gap to the tuned logistic regression", 2).set_index(["model", "minus", "metric"])
-    assert {minus for _, minus, _ in found.index} == {"logreg", "logreg_default", "pca"}
+    found = table(text, "The gap to the tuned logistic regression", 3).set_index(["model", "minus", "metric"])
+    assert {minus for _, minus, _ in found.index} == {"logreg", "logreg_default", "pca", "stack"}
     row = found.loc[("scgpt", "pca", "mrr")]
     assert float(row["low, seeds too"]) < float(row["gap"]) < float(row["high, seeds too"])
 
@@ -387,6 +437,8 @@ def test_rows_for_dvc_plots(simulated):
     answers = pd.read_csv(folder / "confusion.csv")
     assert (answers["actual"] == LABELS).all()
     assert (answers["actual"] == answers["predicted"]).mean() == pytest.approx(hits["scgpt-0", 1])
+    losses = pd.read_csv(folder / "training.csv")
+    assert set(losses["model"]) == {"scgpt-0", "scgpt-1"}, "nothing else is trained"
 
 
 def test_without_training_curves_there_is_still_a_report(tmp_path):
@@ -411,12 +463,13 @@ def test_confusion_shows_every_condition_of_every_model_in_the_same_place(tmp_pa
     "missing",
     [
         "metrics/comparison.json",
-        "metrics/pca.json",
+        "metrics/baselines/pca.json",
+        "metrics/models/stack.json",
         "metrics/analysis.json",
         "metrics/split.json",
         "metrics/probe.json",
         "analysis/facts.csv",
-        "scores/scgpt-1.npz",
+        "scores/models/scgpt-1.npz",
         "grid.csv",
     ],
 )

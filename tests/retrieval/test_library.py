@@ -59,6 +59,12 @@ def test_prototypes_are_means_of_the_conditions_own_cells():
     assert ranker("bootstrap").fit(reference, labels).scores(np.eye(3)) == pytest.approx(np.eye(3), abs=1e-6)
 
 
+def test_every_cell_of_a_condition_can_be_drawn():
+    """Of 200 prototypes, one cell each, some are the first cell and some the last."""
+    fitted = ranker("bootstrap", prototypes=200, cells_per_prototype=1).fit(np.eye(6), np.full(6, A))
+    assert fitted.scores(np.eye(6)) == pytest.approx(1)
+
+
 def test_prototypes_spread_as_bootstrap_means_do():
     """Each is a mean of 25 draws with replacement: their variance over prototypes is that of a cell over 25."""
     rng = np.random.default_rng(0)

@@ -17,13 +17,13 @@ OBS = pd.DataFrame({"condition": ["ctrl"] * 20 + ["A+ctrl"] * 60}, index=[f"c{i}
 OBS["control"] = OBS["condition"] == "ctrl"
 
 
-def divided(folder, counts: np.ndarray, allowed: float) -> tuple[pd.DataFrame, dict]:
+def divided(folder, counts: np.ndarray, allowed: float, **section: float) -> tuple[pd.DataFrame, dict]:
     """Run the stage on int [80, 2] counts; return the split and the metrics."""
     layers = {"counts": sp.csr_matrix(counts.astype(np.float32))}
     var = pd.DataFrame({"gene_name": ["A", "B"]}, index=["A", "B"])
     write_cells(folder / "cells.h5ad", ad.AnnData(obs=OBS, var=var, layers=layers))
     with (folder / "params.yaml").open("w") as file:
-        yaml.dump(params(split={"max_duplicates": allowed}), file)
+        yaml.dump(params(split={"max_duplicates": allowed} | section), file)
     names = {"params": "params.yaml", "cells": "cells.h5ad", "output": "split.csv", "metrics": "split.json"}
     split.main([text for name, file in names.items() for text in (f"--{name}", str(folder / file))])
     return pd.read_csv(folder / "split.csv"), json.loads((folder / "split.json").read_text())
@@ -48,3 +48,10 @@ def test_copies_across_parts_are_counted(tmp_path):
     _, found = divided(tmp_path, counts, allowed=0.5)
     assert found["duplicated_queries"] == pytest.approx(3 / len(rows["query"]))
     assert found["duplicated_validation"] == pytest.approx(1 / len(rows["validation"]))
+
+
+def test_the_section_decides_the_sizes_of_the_parts(tmp_path):
+    """Of 60 cells 15 are query, and of the 45 others 18 validation."""
+    counts = np.column_stack([np.arange(1, 81), np.ones(80)])
+    frame, found = divided(tmp_path, counts, allowed=0.0, query_fraction=0.25, validation_fraction=0.4)
+    assert found["cells"] == frame["part"].value_counts().to_dict() == {"reference": 27, "validation": 18, "query": 15}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from reverse_perturbation.comparison.significance import over_seeds, paired_bootstrap, paired_bootstrap_with_seeds
+from reverse_perturbation.comparison.headline import METRIC, headline
+from reverse_perturbation.comparison.significance import Differences, bootstrap, over_seeds
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Scores
@@ -100,10 +101,11 @@ def compare(
     Parameters
     ----------
     trained
-        For the foundation model, which comes first, and for fusion one result a training seed, in the same order.
+        For the foundation model, which comes first, and for fusion one result a training seed, in the same order; for
+        the ensemble of each one result.
     baselines
-        Must hold ``logreg``; others are listed beside it. The strongest of them has the highest mrr of known cells held
-        out in cross-validation: no query cell has a part in the choice.
+        Must hold ``logreg``; others are listed beside it, their stack too. The strongest of them has the highest mrr of
+        known cells held out in cross-validation: no query cell has a part in the choice.
     config
         Of the paired bootstrap.
     targets
@@ -112,14 +114,15 @@ def compare(
     Returns
     -------
     dict
-        A row a model (metrics; for models with seeds the mean over seeds, ``std``, and with at least two seeds
-        ``seeds``: mean, std, and the 95 % interval of the mean, ``low`` and ``high``, of the tested metrics); ``gap``
-        (foundation model minus logreg), ``interval`` (95 %, of the gap over paired queries), ``ratio`` (None where
-        logreg has 0), ``gaps`` (to every baseline, for each tested metric: ``mean``, ``low`` and ``high`` over queries,
-        and with at least two seeds ``over_seeds``: mean, std, low and high, and ``with_seeds``: low and high of
-        resampled seeds and queries); the same of fusion as ``fusion_gap``, ``fusion_interval``, ``fusion_ratio`` and
-        ``fusion_gaps``; ``strongest`` (``baseline``, its name, and ``held_out``, for every baseline with class
-        probabilities its figures and the number of configurations tried); ``targets``; ``provenance``.
+        A row a model (metrics; with at least two seeds their mean over seeds, ``std`` and ``seeds``: mean, std, and the
+        95 % interval of the mean, ``low`` and ``high``, of the tested metrics); ``gap`` (foundation model minus
+        logreg), ``interval`` (95 %, of the gap over paired queries), ``ratio`` (None where logreg has 0), ``gaps`` (to
+        every baseline, for each tested metric: ``mean``, ``low`` and ``high`` over queries, and with at least two seeds
+        ``over_seeds``: mean, std, low and high, and ``with_seeds``: low and high of resampled seeds and queries); the
+        same of any other model, as ``fusion_gap``, ``fusion_interval``, ``fusion_ratio`` and ``fusion_gaps``;
+        ``tests``, what ``headline`` returns; ``strongest`` (``baseline``, its name, and ``held_out``, for every
+        baseline with class probabilities its figures and the number of configurations tried); ``targets``;
+        ``provenance``.
 
     Raises
     ------
@@ -131,7 +134,9 @@ def compare(
         raise InputError(f"{REFERENCE_BASELINE} is not among the baselines ({', '.join(baselines)}); add it")
     encoder = next(iter(trained))
     seeds = {
-        name: [result.metrics["provenance"]["training_seed"] for result in results] for name, results in trained.items()
+        name: [result.metrics["provenance"]["training_seed"] for result in results]
+        for name, results in trained.items()
+        if results[0].run.seed is not None
     }
     training_seeds = seeds[encoder]
     for name, of_model in seeds.items():
@@ -156,11 +161,19 @@ def compare(
         gaps[f"{prefix}interval"] = {m: {end: to_logreg[m][end] for end in ("low", "high")} for m in TESTED}
     provenance = logreg.metrics["provenance"]
     best = strongest(baselines)
+    pairs = {(model, name): baselines[name] for model in trained for name in (REFERENCE_BASELINE, best["baseline"])}
+    tests = headline(
+        {pair: [differences(METRIC, trained[pair[0]], other)] for pair, other in pairs.items()},
+        {pair: float(other.metrics[METRIC]) for pair, other in pairs.items()},
+        config,
+        targets.relative_gap,
+    )
     return {
         **rows,
         **{name: {m: float(result.metrics[m]) for m in COMPARED} for name, result in baselines.items()},
         **gaps,
         "strongest": best,
+        "tests": tests,
         "targets": judge(rows[encoder], base, baselines[best["baseline"]].metrics, len(training_seeds), targets),
         "provenance": {
             "models": list(trained),
@@ -175,8 +188,8 @@ def strongest(baselines: Mapping[str, Result]) -> dict[str, Any]:
     """Return the name of the baseline with the highest mrr of cells held out, and the figures it was chosen by."""
     figures = {}
     for name, result in baselines.items():
-        tried = result.metrics["cross_validation"]
-        if tried["held_out"] is not None:
+        tried = result.metrics.get("cross_validation")  # the stack of all baselines has none
+        if tried is not None and tried["held_out"] is not None:
             figures[name] = tried["held_out"] | {"configurations": tried["configurations"]}
     return {"baseline": max(figures, key=lambda name: figures[name]["mrr"]), "held_out": figures}
 
@@ -210,22 +223,28 @@ def judge(
 
 def _over_results(results: list[Result]) -> dict[str, Any]:
     values = {name: np.array([result.metrics[name] for result in results]) for name in COMPARED}
-    several = len(results) > 1
-    return {
-        **{name: float(v.mean()) for name, v in values.items()},
-        "std": {name: float(v.std(ddof=1)) if several else 0.0 for name, v in values.items()},
-        **({"seeds": {name: asdict(over_seeds(values[name])) for name in TESTED}} if several else {}),
-    }
+    means = {name: float(of_metric.mean()) for name, of_metric in values.items()}
+    if len(results) < 2:
+        return means
+    std = {name: float(of_metric.std(ddof=1)) for name, of_metric in values.items()}
+    return {**means, "std": std, "seeds": {name: asdict(over_seeds(values[name])) for name in TESTED}}
 
 
 def _against(metric: str, results: list[Result], other: Result, config: Compare) -> dict[str, Any]:
-    ours, theirs, labels = _per_query(metric, results), _per_query(metric, [other])[0], other.scores.labels
-    gap = asdict(paired_bootstrap(ours.mean(axis=0), theirs, labels, **config.model_dump()))
+    split = differences(metric, results, other)
+    gap = bootstrap([split], **config.model_dump())
+    row: dict[str, Any] = {"mean": gap.mean, "low": gap.low, "high": gap.high}
     if len(results) < 2:
-        return gap
+        return row
     of_seeds = np.array([result.metrics[metric] - other.metrics[metric] for result in results])
-    both = paired_bootstrap_with_seeds(ours, theirs, labels, **config.model_dump())
-    return gap | {"over_seeds": asdict(over_seeds(of_seeds)), "with_seeds": {"low": both.low, "high": both.high}}
+    both = bootstrap([split], **config.model_dump(), seeds=True)
+    return row | {"over_seeds": asdict(over_seeds(of_seeds)), "with_seeds": {"low": both.low, "high": both.high}}
+
+
+def differences(metric: str, results: list[Result], other: Result) -> Differences:
+    """Return a metric of each query under a model's results, one a training seed, minus that under another's result."""
+    values = _per_query(metric, results) - _per_query(metric, [other])
+    return Differences(values, other.scores.queries, other.scores.labels)
 
 
 def _per_query(metric: str, results: list[Result]) -> np.ndarray:

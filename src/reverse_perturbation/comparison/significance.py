@@ -1,5 +1,6 @@
-"""Uncertainty of a gap between two models, over queries and over training seeds."""
+"""Uncertainty of a gap between two models, over queries and over training seeds, in one split or several."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,31 @@ BLOCK = 100  # bootstrap samples at once: 100 x 16,651 indices are 13 MB
 
 @dataclass(frozen=True)
 class Gap:
-    """Mean difference over queries, and its 95 % interval."""
+    """Mean difference over queries, and what a bootstrap says of it.
+
+    Attributes
+    ----------
+    mean
+        Of all queries.
+    low, high
+        Ends of the 95 % interval: percentiles 2.5 and 97.5.
+    low_90, high_90
+        Ends of the 90 % interval, for two one-sided tests at 5 %.
+    p
+        Of no difference, two-sided: twice the smaller share of samples on one side of 0, the gap itself counted as a
+        sample (Davison and Hinkley, Bootstrap Methods, 1997, ch. 4), at most 1.
+    """
 
     mean: float
     low: float
     high: float
+    low_90: float
+    high_90: float
+    p: float
+
+    def equivalent(self, margin: float) -> bool:
+        """Whether the gap is shown to be within ``margin`` of 0 by two one-sided tests at 5 % (Schuirmann 1987)."""
+        return -margin < self.low_90 and self.high_90 < margin
 
 
 @dataclass(frozen=True)
@@ -27,85 +48,105 @@ class Spread:
     high: float
 
 
-def paired_bootstrap(a: np.ndarray, b: np.ndarray, strata: np.ndarray, *, draws: int, seed: int) -> Gap:
-    """Resample queries, the same for both models, within each stratum (Efron and Tibshirani 1993, ch. 16).
+@dataclass(frozen=True)
+class Differences:
+    """Differences between two models on the queries of one split.
 
-    A model trained with several seeds enters as the mean of its per-query values over seeds; the variation
-    between seeds is for :func:`over_seeds`.
+    Attributes
+    ----------
+    values
+        float64 [n_seeds, n]: a metric's value for each query under the model of each training seed, minus that under
+        the other model.
+    cells
+        [n]: the cell of each query, each once.
+    strata
+        [n]: its condition.
+    """
+
+    values: np.ndarray
+    cells: np.ndarray
+    strata: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not self.values.size or not self.values.shape[1] == len(self.cells) == len(self.strata):
+            raise ValueError(
+                f"values of shape {self.values.shape} for {len(self.cells)} cells and {len(self.strata)} strata"
+            )
+
+
+def bootstrap(splits: Sequence[Differences], *, draws: int, seed: int, seeds: bool = False) -> Gap:
+    """Resample cells, the same for both models, within each condition (Efron and Tibshirani 1993, ch. 16).
+
+    The gap is the mean over all queries of all splits. Cells are what is resampled: one that is a query in several
+    splits is drawn with all its occurrences, as these are not independent.
 
     Parameters
     ----------
-    a, b
-        float [n]: a metric's value for each query under either model.
-    strata
-        [n]: the condition of each query; each keeps its number of queries in every sample.
+    splits
+        One or more splits of the same cells. Models trained with several seeds enter as the mean over seeds.
     draws
         Number of bootstrap samples.
     seed
         Of the samples.
-
-    Returns
-    -------
-    Gap
-        Of ``a - b``; percentiles 2.5 and 97.5.
+    seeds
+        Draw the training seeds of each split again, too: as many as there are, with replacement. A bootstrap of n
+        seeds finds only the share (n - 1) / n of their variance: half of it with two.
 
     Raises
     ------
     ValueError
-        If the three are not equally long, or empty.
+        If ``seeds`` and a split has fewer than two of them.
     """
-    if not len(a) or not len(a) == len(b) == len(strata):
-        raise ValueError(f"a, b and strata hold {len(a)}, {len(b)} and {len(strata)} queries")
-    return _bootstrap(np.asarray(a, dtype=np.float64)[None], b, strata, draws, seed)
-
-
-def paired_bootstrap_with_seeds(a: np.ndarray, b: np.ndarray, strata: np.ndarray, *, draws: int, seed: int) -> Gap:
-    """Resample training seeds and queries together: the interval covers both.
-
-    Each sample draws as many seeds as there are, with replacement, and for all of them the same queries, as
-    :func:`paired_bootstrap` does. A bootstrap of n seeds finds
-    only the share (n - 1) / n of their variance: half of it with two.
-
-    Parameters
-    ----------
-    a
-        float [n_seeds, n]: a metric's value for each query under the model of each seed.
-    b
-        float [n]: the same under the other model, which has no seeds.
-    strata, draws, seed
-        As in :func:`paired_bootstrap`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two seeds, or the three do not have the same queries.
-    """
-    if len(a) < 2:
-        raise ValueError(f"{len(a)} seeds cannot be drawn again; train with at least two")
-    if not len(b) or not a.shape[1] == len(b) == len(strata):
-        raise ValueError(f"a, b and strata hold {a.shape[1]}, {len(b)} and {len(strata)} queries")
-    return _bootstrap(np.asarray(a, dtype=np.float64), b, strata, draws, seed)
-
-
-def _bootstrap(a: np.ndarray, b: np.ndarray, strata: np.ndarray, draws: int, seed: int) -> Gap:
-    difference = a - np.asarray(b, dtype=np.float64)
-    _, code = np.unique(np.asarray(strata).astype(str), return_inverse=True)
-    sizes = np.bincount(code)
-    by_stratum = difference[:, np.argsort(code, kind="stable")]
-    first, size = np.repeat(np.cumsum(sizes) - sizes, sizes), np.repeat(sizes, sizes)
+    if seeds and any(len(split.values) < 2 for split in splits):
+        raise ValueError("one seed cannot be drawn again; train with at least two")
+    names = np.concatenate([split.cells for split in splits]).astype(str)
+    strata = np.concatenate([split.strata for split in splits]).astype(str)
+    _, first, code = np.unique(names, return_index=True, return_inverse=True)
+    # Cells in the order of their first occurrence within their condition: of one split, that of the queries.
+    _, stratum, sizes = np.unique(strata[first], return_inverse=True, return_counts=True)
+    place = np.empty(len(first), dtype=np.int64)
+    place[np.lexsort((first, stratum))] = np.arange(len(first))
+    parts = np.split(place[code], np.cumsum([len(split.cells) for split in splits])[:-1])
+    sums = [_sums(split.values, at, len(first)) for split, at in zip(splits, parts, strict=True)]
+    occurrences = np.bincount(place[code], minlength=len(first)).astype(np.float64)
+    start, size = np.repeat(np.cumsum(sizes) - sizes, sizes), np.repeat(sizes, sizes)
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for start in range(0, draws, BLOCK):
-        count = min(BLOCK, draws - start)
-        drawn = first + (rng.random((count, len(first))) * size).astype(np.int64)
-        if len(a) == 1:
-            means[start : start + count] = by_stratum[0, drawn].mean(axis=1)
-            continue
-        of_seed = np.array([values[drawn].mean(axis=1) for values in by_stratum])
-        seeds = rng.integers(len(a), size=(len(a), count))
-        means[start : start + count] = np.take_along_axis(of_seed, seeds, axis=0).mean(axis=0)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Gap(float(difference.mean()), float(low), float(high))
+    samples = np.empty(draws)
+    for begin in range(0, draws, BLOCK):
+        count = min(BLOCK, draws - begin)
+        drawn = start + (rng.random((count, len(start))) * size).astype(np.int64)
+        drawn += np.arange(count)[:, None] * len(start)
+        times = np.bincount(drawn.ravel(), minlength=count * len(start)).reshape(count, -1).astype(np.float64)
+        total = np.zeros(count)
+        for of_split in sums:
+            of_seed = of_split @ times.T
+            if seeds:
+                of_seed = np.take_along_axis(of_seed, rng.integers(len(of_seed), size=of_seed.shape), axis=0)
+            total += of_seed.mean(axis=0)
+        samples[begin : begin + count] = total / (times @ occurrences)
+    mean = sum(float(split.values.mean(axis=0).sum()) for split in splits) / len(names)
+    return _summary(mean, samples)
+
+
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, strata: np.ndarray, *, draws: int, seed: int) -> Gap:
+    """Return :func:`bootstrap` of ``a - b`` in one split, each float [n], every query a cell of its own."""
+    if not len(a) == len(b) == len(strata):
+        raise ValueError(f"a, b and strata hold {len(a)}, {len(b)} and {len(strata)} queries")
+    values = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    return bootstrap([Differences(values[None], np.arange(len(strata)), strata)], draws=draws, seed=seed)
+
+
+def _sums(values: np.ndarray, at: np.ndarray, n: int) -> np.ndarray:
+    """Return float64 [n_seeds, n]: the values in the places of their cells, 0 elsewhere."""
+    result = np.zeros((len(values), n))
+    result[:, at] = values
+    return result
+
+
+def _summary(mean: float, samples: np.ndarray) -> Gap:
+    low, low_90, high_90, high = np.percentile(samples, [2.5, 5, 95, 97.5]).tolist()
+    least = min((samples <= 0).sum(), (samples >= 0).sum())
+    return Gap(mean, low, high, low_90, high_90, min(1.0, 2 * (float(least) + 1) / (len(samples) + 1)))
 
 
 def over_seeds(values: np.ndarray) -> Spread:

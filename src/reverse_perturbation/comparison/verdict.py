@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from reverse_perturbation.metrics.registry import REGISTRY, shown_in
-from reverse_perturbation.runs import REFERENCE_BASELINE, gap_prefix, title
+from reverse_perturbation.runs import REFERENCE_BASELINE, title
 from reverse_perturbation.storage import read_json
 
 SHOWN = shown_in("summary")
+FINDINGS = {
+    "ahead": "ahead (Holm's p below 0.05)",
+    "behind": "behind (Holm's p below 0.05)",
+    "equivalent": "equivalent (shown to be within the allowed share)",
+    "open": "open: neither a difference nor equivalence is shown",
+}
 
 
 def meaning(target: str, encoder: str) -> str:
@@ -42,27 +48,28 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
     """Lay out the comparison and the targets as text."""
     about = comparison["provenance"]
     models, baselines = about["models"], about["baselines"]
+    best = comparison["strongest"]["baseline"]
+    wide = max(len(f"{model} - {baseline}") for model in models for baseline in (REFERENCE_BASELINE, best))
     text = [
         f"{about['data']} data, mask {about['mask']}, {about['labels']} labels, "
         f"{about['queries']:,} {about['query']} queries, {about['conditions']} conditions, "
         f"split seed {about['split_seed']}, training seeds {', '.join(map(str, about['training_seeds']))}; "
         f"{masked_targets(about)}",
-        f"{'model':<16}" + "".join(f"{name:>14}" for name in SHOWN),
+        f"{'model':<{wide}}" + "".join(f"{name:>14}" for name in SHOWN),
     ]
     if lower := [name for name in SHOWN if REGISTRY[name].direction == "lower"]:
         text.append(f"  lower is better: {', '.join(lower)}")
     text += [
-        f"{model:<16}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN)
+        f"{model:<{wide}}" + "".join(f"{comparison[model][name]:>14.3f}" for name in SHOWN)
         for model in [*models, *baselines]
     ]
-    best = comparison["strongest"]["baseline"]
     text.append(f"strongest baseline, by cross-validation in the known cells: {best}")
-    for model in models:
-        for baseline in dict.fromkeys([REFERENCE_BASELINE, best]):
-            gaps = [comparison[model][name] - comparison[baseline][name] for name in SHOWN]
-            text.append(f"{f'{model}-{baseline}':<16}" + "".join(f"{gap:>+14.3f}" for gap in gaps))
-            for name, gap in comparison[f"{gap_prefix(model, models[0])}gaps"][baseline].items():
-                text.append(f"  95 % interval of this gap in {name}: {gap['low']:+.3f} to {gap['high']:+.3f}")
+    text += [
+        f"{f'{model} - {baseline}':<{wide}} mrr {test['gap']:+.3f}, 95 % interval {test['low']:+.3f} to "
+        f"{test['high']:+.3f}: {FINDINGS[test['finding']]}"
+        for model, of_model in comparison["tests"].items()
+        for baseline, test in of_model.items()
+    ]
     for name, target in comparison["targets"].items():
         verdict = "passed" if target["passed"] else "MISSED"
         found, needed = (number(target[key]) for key in ("found", "needed"))

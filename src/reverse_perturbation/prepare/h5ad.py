@@ -32,6 +32,7 @@ from reverse_perturbation.prepare.scale import describe_x, first_rows_of_x
 
 DENSE_ROWS = 4096  # rows of a dense layer made sparse at once
 LARGEST_COUNT = 2**24  # float32 holds every whole number up to here
+TOTALS_ADVICE = "it must be the cell's UMIs over all genes of the assay, or be left out"
 FLAGS = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
 
 
@@ -289,7 +290,18 @@ def _checked_totals(path: Path, column: pd.Series, panel_totals: np.ndarray) -> 
         i = wrong[0]
         raise InputError(
             f'{path}: obs["total_counts"] is {column.iloc[i]} for cell {column.index[i]!r}, whose counts add up to '
-            f"{panel_totals[i]:g} ({len(wrong):,} such cells); it must be the cell's UMIs over all genes of the assay, "
-            "or be left out"
+            f"{panel_totals[i]:g} ({len(wrong):,} such cells); {TOTALS_ADVICE}"
+        )
+    fractions = np.flatnonzero(totals != np.floor(totals))
+    if len(fractions):
+        i = fractions[0]
+        raise InputError(
+            f'{path}: obs["total_counts"] is {totals[i]:g} for cell {column.index[i]!r} ({len(fractions):,} '
+            f"fractions), which is no number of molecules; {TOTALS_ADVICE}"
+        )
+    if len(totals) > 1 and (totals == totals[0]).all() and not (totals == panel_totals).all():
+        raise InputError(
+            f'{path}: obs["total_counts"] is {totals[0]:g} for every cell: a depth that counts were scaled to, not one '
+            f"that was sequenced; {TOTALS_ADVICE}"
         )
     return totals

@@ -5,7 +5,7 @@ from typing import Any
 
 from reverse_perturbation.comparison.verdict import meaning, number
 from reverse_perturbation.metrics.registry import heading, shown_in
-from reverse_perturbation.runs import REFERENCE_BASELINE, gap_prefix
+from reverse_perturbation.runs import REFERENCE_BASELINE, Run, gap_prefix
 
 HEADLINE = shown_in("tables")
 SIMULATED = (
@@ -29,10 +29,9 @@ def models_table(metrics_files: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     rows: list[dict[str, Any]] = []
     for content in metrics_files:
         about = content["provenance"]
-        seed = about["training_seed"]
         row = {
             "model": about["model"],
-            "training seed": "-" if seed is None else str(seed),
+            "training seed": _seed(content),
             "split seed": str(about["split_seed"]),
             "ranking": about["ranking"],
             "slice": f"{about['data']}, mask {about['mask']}, {about['labels']}",
@@ -42,6 +41,12 @@ def models_table(metrics_files: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     blank = dict.fromkeys(("training seed", "split seed", "ranking"), "-") | {"slice": rows[-1]["slice"]}
     rows.append({"model": "chance"} | blank | {heading(metric): first["chance"].get(metric) for metric in HEADLINE})
     return rows
+
+
+def findings(metrics_files: Sequence[Mapping[str, Any]]) -> str:
+    """List what went wrong in the training of a model, one line a run; empty if nothing did."""
+    told = [(content["provenance"], content["provenance"].get("finding")) for content in metrics_files]
+    return "\n".join(f"- `{Run(about['model'], about['training_seed']).name}`: {text}." for about, text in told if text)
 
 
 def gaps_table(comparison: Mapping[str, Any], baseline: str = REFERENCE_BASELINE) -> list[dict[str, Any]]:
@@ -78,6 +83,32 @@ def _gaps(comparison: Mapping[str, Any], model: str, prefix: str, baseline: str)
         metric: {"gap": gaps[metric], "95 % low": end["low"], "95 % high": end["high"], "ratio": ratios[metric]}
         for metric, end in ends.items()
     }
+
+
+def tests_table(tests: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return one row a headline test."""
+    return [
+        {"model": model, "minus": baseline, "gap in mrr": test["gap"]}
+        | {f"95 % {end}": test[end] for end in ("low", "high")}
+        | {f"95 % {end}, seeds too": test.get(f"{end}_with_seeds") for end in ("low", "high")}
+        | {"p": test["p"], "p, Holm": test["p_holm"], "finding": test["finding"]}
+        for model, of_model in tests.items()
+        for baseline, test in of_model.items()
+    ]
+
+
+def weights_table(metrics_files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a combined model and seed: the weights of what it is made of."""
+    return [
+        {"model": content["provenance"]["model"], "training seed": _seed(content)} | dict(content["weights"])
+        for content in metrics_files
+        if "weights" in content
+    ]
+
+
+def _seed(content: Mapping[str, Any]) -> str:
+    seed = content["provenance"]["training_seed"]
+    return "-" if seed is None else str(seed)
 
 
 def strongest_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:

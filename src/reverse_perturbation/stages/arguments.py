@@ -43,7 +43,7 @@ def add_training(arguments: argparse.ArgumentParser) -> None:
 
 def training_settings(params: Params) -> dict[str, Any]:
     """Return the parameters that decide the course of training, for the name of its resume folder."""
-    sections = {"mask", "models", "precision", "finetune", "fusion", params.encoder}
+    sections = {"mask", "models", "precision", "finetune", params.encoder}
     return params.model_dump(include=sections) | {"genes": params.data.genes}
 
 

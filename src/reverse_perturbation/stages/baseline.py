@@ -40,9 +40,8 @@ def baseline(args: argparse.Namespace, params: Params) -> None:
         table = ranker.choices.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_text(model / "choices.csv", table)
     held_out = _in_line(ranker, lambda: cross_validate(ranker, screen, parts))
-    write_json(
-        predicted / "cross_validation.json", {"folds": len(parts), "configurations": tried, "held_out": held_out}
-    )
+    about = {"folds": len(parts), "configurations": tried, "held_out": held_out}
+    write_json(predicted / "facts.json", {"cross_validation": about})
     for fit in FITS:
         ranker.fit(screen, rows[fit])
         ranker.save(model / fit, screen)

@@ -7,7 +7,7 @@ from reverse_perturbation.comparison.compare import Result
 from reverse_perturbation.comparison.compare import compare as compare_results
 from reverse_perturbation.comparison.verdict import lines
 from reverse_perturbation.config import Params
-from reverse_perturbation.runs import baseline_runs, trained_runs
+from reverse_perturbation.runs import simple_runs, trained_runs
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json
 
@@ -18,7 +18,7 @@ def compare(args: argparse.Namespace, params: Params) -> None:
         model: [Result.load(each, args.metrics, args.scores) for each in runs]
         for model, runs in trained_runs(params).items()
     }
-    baselines = {name: Result.load(each, args.metrics, args.scores) for name, (each,) in baseline_runs(params).items()}
+    baselines = {name: Result.load(each, args.metrics, args.scores) for name, (each,) in simple_runs(params).items()}
     comparison = compare_results(trained, baselines, params.compare, params.targets)
     write_json(args.output, comparison)
     print("\n".join(lines(comparison)))

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from reverse_perturbation.config import Params
@@ -13,10 +12,9 @@ from reverse_perturbation.models.embed import embed_cells
 from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.inference.cache import cached
 from reverse_perturbation.models.finetune.network.classifier import load_classifier
-from reverse_perturbation.models.fusion import FusionClassifier, TokensAndFeatures, load_fusion
-from reverse_perturbation.models.linear.features import features
 from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
+from reverse_perturbation.storage import read_json, write_json
 
 
 def embed(args: argparse.Namespace, params: Params) -> None:
@@ -27,15 +25,13 @@ def embed(args: argparse.Namespace, params: Params) -> None:
     checkpoint = load_checkpoint(params, args.checkpoint)
     tokenize = checkpoint.tokenizer(screen, params)
     tokens, control_tokens = tokenize(screen), tokenize(controls)
-    load = load_classifier
-    if args.kind == "fusion":
-        load = partial(load_fusion, genes=list(screen.genes), source=args.cells)
-    fits = {fit: load(args.model, fit, checkpoint) for fit in FITS}
+    fits = {fit: load_classifier(args.model, fit, checkpoint) for fit in FITS}
     frozen, _ = fits["final"]  # frozen layers are the same in both
-    if isinstance(frozen, FusionClassifier):
-        tokens = TokensAndFeatures.join(tokens, features(screen, frozen.linear.kind))
-        control_tokens = TokensAndFeatures.join(control_tokens, features(controls, frozen.linear.kind))
     accelerator = make_accelerator(params.precision)
+    if accelerator.is_main_process:
+        about = read_json(Path(args.model) / "config.json")
+        facts = {name: about[name] for name in ("trainable_parameters", "finding")}
+        write_json(Path(args.predictions) / "facts.json", {"training": facts})
     device = accelerator.device
     with accelerator.main_process_first():  # the others read what it has written
         source = cached(frozen, tokens, folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device)
@@ -48,13 +44,12 @@ def embed(args: argparse.Namespace, params: Params) -> None:
         predictions = replace(predictions, screen_sha256=fingerprint(screen), control_mean=control_mean)
         if accelerator.is_main_process:
             predictions.save(Path(args.predictions) / f"{fit}.npz")
-            print(f"embed: {args.kind}, {fit} fit, {len(screen.cell_ids):,} cells")
+            print(f"embed: {params.encoder}, {fit} fit, {len(screen.cell_ids):,} cells")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, *SCREEN)
-    arguments.add_argument("--kind", required=True, help="fusion, or the name of the foundation model")
     arguments.add_argument("--checkpoint", required=True, help="foundation model of the weights, a folder")
     arguments.add_argument("--model", required=True, help="folder of the trained weights")
     arguments.add_argument("--cache", required=True, help="folder for the output of frozen layers")

@@ -1,9 +1,10 @@
-"""Rank the conditions for every query and compute the metrics of one model, with its training seed where it has one."""
+"""Rank the conditions for every query and compute the metrics of the baselines, or of all other models."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import reverse_perturbation.metrics
 import reverse_perturbation.retrieval
@@ -13,7 +14,7 @@ from reverse_perturbation.data.screen.mask import target_columns
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.retrieval.evaluate import Evaluator
 from reverse_perturbation.retrieval.predictions import Predictions
-from reverse_perturbation.runs import Run
+from reverse_perturbation.runs import Group, Run, all_runs
 from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import read_json, sha256, source_sha256, write_json
@@ -22,38 +23,38 @@ VALIDATED = registry.shown_in("brief")
 
 
 def evaluate(args: argparse.Namespace, params: Params) -> None:
-    """Write the headline metrics and the scores behind them."""
-    model = Run(args.model, args.seed)
+    """Write the headline metrics of every run of a group and the scores behind them."""
     evaluator = Evaluator.read(args.cells, args.split, params)
+    about = _provenance(args, params)
+    for each in (each for runs in all_runs(params).values() for each in runs if each.group == args.group):
+        _evaluate_run(each, evaluator, about, args, params)
+
+
+def _evaluate_run(
+    model: Run, evaluator: Evaluator, about: Mapping[str, object], args: argparse.Namespace, params: Params
+) -> None:
     predictions = {fit: Predictions.load(model.predictions(args.predictions, fit)) for fit in FITS}
     setting = evaluator.headline(predictions["final"], params.evaluate.ranking)
     scores = evaluator.scores(predictions["final"], setting)
     skipped = evaluator.skipped(setting)
     values = registry.compute(scores.scores, scores.labels, scores.conditions)
-    validated = {"validation": _validation(predictions["selection"], evaluator, params)}
-    if (cross_validation := model.cross_validation(args.predictions)).exists():
-        validated["cross_validation"] = read_json(cross_validation)
-    trained = read_json(model.weights(args.trained) / "config.json") if args.trained else {}
+    known = {
+        "validation": _validation(predictions["selection"], evaluator, params),
+        "chance": registry.chance(scores.labels, scores.conditions),
+    }
+    facts = read_json(path) if (path := model.facts(args.predictions)).exists() else {}
     provenance = (
-        {"model": args.model}
-        | _provenance(args, params)
-        | {"trainable_parameters": trained.get("trainable_parameters")}
+        {"model": model.model}
+        | dict(about)
+        | {"training_seed": model.seed, "finding": facts.get("training", {}).get("finding")}
         | {"screen_sha256": predictions["final"].screen_sha256}
         | asdict(setting)
         | {"queries": len(scores.labels), "conditions": len(scores.conditions), "skipped_conditions": len(skipped)}
     )
-    write_json(
-        model.metrics(args.metrics),
-        values
-        | validated
-        | {
-            "chance": registry.chance(scores.labels, scores.conditions),
-            "provenance": provenance,
-        },
-    )
+    write_json(model.metrics(args.metrics), values | known | facts | {"provenance": provenance})
     scores.save(model.scores(args.scores))
     print(
-        f"evaluate: {args.model} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
+        f"evaluate: {model.name} ({setting.ranking}, {setting.query} queries): exact_hit@1 "
         f"{values['exact_hit@1']:.3f}, mrr {values['mrr']:.3f} on {len(scores.labels):,} queries"
     )
     if skipped:
@@ -86,7 +87,6 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
         "measured_targets": sum(bool(columns) for columns in targets.values()),
         "split_kind": params.split.kind,
         "split_seed": params.split.seed,
-        "training_seed": args.seed,
         "library": params.library.model_dump(),
         "query_draws": params.query.model_dump(exclude={"kind"}),
         "evaluator_sha256": source_sha256(
@@ -98,13 +98,11 @@ def _provenance(args: argparse.Namespace, params: Params) -> dict[str, object]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, "--cells", "--split")
-    arguments.add_argument("--model", required=True, help="name of the model")
-    arguments.add_argument("--seed", type=int, help="training seed, where the model has one")
-    arguments.add_argument("--checkpoint", help="folder of the foundation model, where it was trained from one")
-    arguments.add_argument("--trained", help="folder of the trained models, where it was trained")
+    arguments.add_argument("--group", required=True, choices=get_args(Group), help="whose metrics to compute")
+    arguments.add_argument("--checkpoint", help="folder of the foundation model, where one has a part in the group")
     arguments.add_argument("--predictions", required=True, help="folder of all predictions")
-    arguments.add_argument("--metrics", required=True, help="folder for the metrics, .json")
-    arguments.add_argument("--scores", required=True, help="folder for the scores, .npz")
+    arguments.add_argument("--metrics", required=True, help="folder for the metrics, GROUP/NAME.json")
+    arguments.add_argument("--scores", required=True, help="folder for the scores, GROUP/NAME.npz")
     run(evaluate, arguments, argv)
 
 

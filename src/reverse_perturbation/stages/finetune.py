@@ -28,7 +28,7 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     files = {name: getattr(args, name) for name in ("cells", "split", "genes", "checkpoint")}
     with resume_folder(args.resume, files, training_settings(params) | {"seed": args.seed}) as states:
         accelerator = make_accelerator(params.precision)
-        fits = fit_twice(
+        fits, finding = fit_twice(
             make_model,
             screen,
             checkpoint.tokenizer(screen, params),
@@ -42,7 +42,7 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
             curves=Path(args.curves),
         )
         if accelerator.is_main_process:
-            save_classifier(args.model, fits, conditions, checkpoint, config)
+            save_classifier(args.model, fits, conditions, checkpoint, config, finding)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

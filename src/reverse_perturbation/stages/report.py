@@ -19,7 +19,7 @@ from reverse_perturbation.report.probe import cells_section, probe_section
 from reverse_perturbation.report.report import report as write_report
 from reverse_perturbation.report.tables import slice_of
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.runs import REFERENCE_BASELINE, all_runs, describe_baselines, plotted, trained_runs
+from reverse_perturbation.runs import REFERENCE_BASELINE, all_runs, describe_baselines, plotted, seeded_runs
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import read_json, write_text
 
@@ -60,11 +60,8 @@ def report(args: argparse.Namespace, params: Params) -> None:
     plots.coverage_curves(mean[mean["model"].isin(models)], folder / "coverage.png", title)
     shares = {name: _shares(frame, conditions) for name, frame in predicted.items()}
     plots.confusion(shares, folder / "confusion.png", title)
-    curves = {
-        each.name: _curves(each.curves(args.training))
-        for of_model in trained_runs(params).values()
-        for each in of_model
-    }
+    trained = seeded_runs(params)[params.encoder]
+    curves = {each.name: _curves(each.curves(args.training)) for each in trained}
     write_text(folder / "training.csv", _losses(curves).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
     analysis.draw(tables, 1 / len(conditions), folder, title)

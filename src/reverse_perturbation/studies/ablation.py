@@ -51,7 +51,7 @@ def _figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
     of_model = comparison[comparison["provenance"]["models"][0]]
     return {
         **{metric: of_model[metric] for metric in METRICS},
-        "std": {metric: of_model["std"][metric] for metric in METRICS},
+        "std": {metric: of_model.get("std", {}).get(metric) for metric in METRICS},  # None with one training seed
         "gap": comparison["gap"]["mrr"],
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from dvc.api import DVCFileSystem
 
+from reverse_perturbation.comparison.compare import Result
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.registry import shown_in
@@ -33,6 +34,7 @@ from reverse_perturbation.studies.presets import (
 )
 
 FOLDER = Path("results/reports")
+OVERVIEW = "screens"  # of all real screens
 PACKAGE = "src/reverse_perturbation"
 PRESENTATION = ("report/", "studies/", "cli.py", "__main__.py")  # code that decides no result
 DIGITS = 6  # of a float in the JSON
@@ -58,7 +60,14 @@ class MadeRow:
 
     def of_all_runs(self) -> list[dict[str, Any]]:
         """Return the metrics file of each model and seed."""
-        return [self.metrics(run.name) for runs in all_runs(self.params).values() for run in runs]
+        return [self.metrics(f"{run.group}/{run.name}") for runs in all_runs(self.params).values() for run in runs]
+
+    def results(self) -> dict[str, list[Result]]:
+        """Return the metrics and scores of each model, one entry a training seed."""
+        return {
+            model: [Result(run, self.metrics(f"{run.group}/{run.name}"), self.scores(run)) for run in runs]
+            for model, runs in all_runs(self.params).items()
+        }
 
     def scores(self, run: Run) -> Scores:
         """Return the scores of a run.

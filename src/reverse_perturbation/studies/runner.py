@@ -96,7 +96,8 @@ def uncommitted() -> str:
 
     New files count among code and presets: an experiment in a folder of its own would lack them.
     """
-    written = [f":!{reports.FOLDER / name}{end}" for name in presets.preset_names() for end in (".md", ".json", "/")]
+    names = [*presets.preset_names(), reports.OVERVIEW]
+    written = [f":!{reports.FOLDER / name}{end}" for name in names for end in (".md", ".json", "/")]
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written).splitlines()
     files = [line.split(maxsplit=1)[1] for line in changed]
     files += git("ls-files", "--others", "--exclude-standard", "--", "src", presets.FOLDER.as_posix()).splitlines()

@@ -1,7 +1,7 @@
 """The report on real cells: several masks and split seeds of one screen.
 
 The first row of the preset is the headline; beside the report, a folder of its name holds the headline's pages and
-pictures. Rows of its mask and its split seed are compared; rows that share neither only have their own table.
+pictures. Rows that differ in the split seed alone are pooled. ``screens.md`` has all screens.
 """
 
 import json
@@ -10,28 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from reverse_perturbation.comparison.significance import paired_bootstrap
+from reverse_perturbation.comparison.compare import Result, differences
+from reverse_perturbation.comparison.headline import METRIC
+from reverse_perturbation.comparison.headline import headline as headline_tests
+from reverse_perturbation.comparison.significance import bootstrap
 from reverse_perturbation.comparison.verdict import missed_targets
-from reverse_perturbation.metrics.registry import heading, per_query, shown_in
+from reverse_perturbation.metrics.registry import heading, shown_in
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.probe import probe_section
-from reverse_perturbation.report.report import about_the_baselines, strongest_section
+from reverse_perturbation.report.report import about_the_baselines, about_the_models, strongest_section, tests_section
 from reverse_perturbation.report.tables import models_table, slice_of, targets_table
-from reverse_perturbation.runs import REFERENCE_BASELINE, Run, describe_baselines, gap_prefix, title, trained_runs
-from reverse_perturbation.sections import Compare
-from reverse_perturbation.storage import write_atomically
-from reverse_perturbation.studies.presets import Preset
-from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, gaps_section, made_by, save, summary
+from reverse_perturbation.runs import REFERENCE_BASELINE, STACK, describe_baselines, gap_prefix, title, trained_runs
+from reverse_perturbation.storage import read_json, write_atomically, write_text
+from reverse_perturbation.studies.presets import Preset, load_preset, preset_names
+from reverse_perturbation.studies.reports import (
+    FOLDER,
+    OVERVIEW,
+    MadeRow,
+    compact,
+    gaps_of,
+    gaps_section,
+    made_by,
+    save,
+    summary,
+)
 
 PAGES = ("report.md", "audit.md", "library_query.md", "library_query.csv")
 PICTURES = "plots/models"
 TESTED = shown_in("tested")
+STRONGEST = "strongest"  # the baseline chosen in each split
 
 
 def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any], folder: Path = FOLDER) -> None:
-    """Write the report and the folder of the headline's pages.
+    """Write the report, the folder of the headline's pages, and the overview of all screens.
 
     Parameters
     ----------
@@ -45,25 +57,30 @@ def write(preset: Preset, rows: Mapping[str, MadeRow], about: Mapping[str, Any],
         Where to write it.
     """
     headline, *_ = rows.values()
-    splits = [row for row in rows.values() if row.params.mask == headline.params.mask]
-    gaps = [query_gaps(row, [REFERENCE_BASELINE, row.comparison["strongest"]["baseline"]]) for row in splits]
-    pooled = {
-        name: pooled_gaps(of_baseline, headline.params.compare)
-        for name, of_baseline in zip(("pooled", "pooled_strongest"), zip(*gaps, strict=True), strict=True)
-    }
-    report = {
+    groups: dict[str, list[MadeRow]] = {}
+    for row in rows.values():
+        groups.setdefault(_group(row), []).append(row)
+    report: dict[str, Any] = {
         "provenance": about,
+        "screen": headline.params.data.name,
         "rows": {name: summary(row.comparison) for name, row in rows.items()},
-        **{name: _by_model(of_baseline) for name, of_baseline in pooled.items()},
+        "pooled": {name: pooled(splits) for name, splits in groups.items()},
     }
     _copy_pages(headline, folder / preset.name)
     parts = [
         *_opening(preset, report, headline),
-        *_gaps(report, headline, splits, pooled),
+        *(part for name, splits in groups.items() for part in _together(name, report["pooled"][name], splits)),
+        *_gaps(report, headline, groups[_group(headline)]),
         *_pages(preset.name, headline),
         *_every_model(rows),
     ]
     save(report, parts, folder)
+    write_overview(folder)
+
+
+def _group(row: MadeRow) -> str:
+    """Name the rows that differ in the split seed alone."""
+    return row.params.mask if row.params.split.kind == "cell" else f"{row.params.mask}, whole lanes held out"
 
 
 def main_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -77,69 +94,56 @@ def main_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def query_gaps(row: MadeRow, baselines: Sequence[str]) -> list[pd.DataFrame]:
-    """Return for each baseline one row a query and model: ``cell``, ``condition``, ``model``, the gaps by metric."""
-    ours = {model: _values(row, runs) for model, runs in trained_runs(row.params).items()}
-    tables = []
-    for baseline in baselines:
-        theirs, scores = _values(row, [Run(baseline)]), row.scores(Run(baseline))
-        tables.append(
-            pd.concat(
-                pd.DataFrame({"cell": scores.queries, "condition": scores.labels, "model": model}).assign(
-                    **{metric: values[metric] - theirs[metric] for metric in TESTED}
-                )
-                for model, values in ours.items()
-            )
-        )
-    return tables
+def pooled(splits: Sequence[MadeRow]) -> dict[str, Any]:
+    """Pool several splits of the same cells.
 
-
-def _values(row: MadeRow, runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    """Return the tested metrics of each query, averaged over training seeds."""
-    scores = [row.scores(run) for run in runs]
-    return {
-        metric: np.mean([per_query(metric, of.scores, of.labels, of.conditions) for of in scores], axis=0)
-        for metric in TESTED
-    }
-
-
-def pooled_gaps(gaps: Sequence[pd.DataFrame], config: Compare) -> list[dict[str, Any]]:
-    """Pool the gaps to a baseline over several splits of the same cells.
-
-    A cell that is a query in more than one split enters once, with its mean: cells are what the paired bootstrap,
-    stratified by condition, resamples.
-
-    Parameters
-    ----------
-    gaps
-        For each split one row a query and model: ``cell``, ``condition``, ``model`` and the tested metrics.
-    config
-        Of the bootstrap.
+    Every figure is a mean over all queries of all splits. A cell that is a query in several splits is resampled with
+    all its occurrences.
 
     Returns
     -------
-    list of dict
-        For each model and metric: ``query cells``, ``gap`` and its 95 % interval.
+    dict
+        ``queries`` and ``cells``, how many; ``means``, model -> metric -> mean; ``tests``, those of ``headline``, to
+        logreg and to the strongest baseline of each split, ``strongest``; ``stack``, each model's gap in mrr to the
+        stack of all baselines, ``gap``, ``low`` and ``high``.
     """
-    together = pd.concat(gaps)
-    rows = []
-    for model in together["model"].unique():
-        of_model = together[together["model"] == model]
-        cells = of_model.groupby(["cell", "condition"])[list(TESTED)].mean().reset_index()
-        strata = cells["condition"].to_numpy()
-        for metric in TESTED:
-            gap = paired_bootstrap(cells[metric].to_numpy(), np.zeros(len(cells)), strata, **config.model_dump())
-            row = {"model": model, "metric": metric, "query cells": len(cells), "gap": gap.mean}
-            rows.append(row | {"95 % low": gap.low, "95 % high": gap.high})
-    return rows
+    first = splits[0].params
+    results = [row.results() for row in splits]
+    best = [row.comparison["strongest"]["baseline"] for row in splits]
+    minus = {REFERENCE_BASELINE: [REFERENCE_BASELINE] * len(splits), STRONGEST: best, STACK: [STACK] * len(splits)}
+    gaps = {
+        (model, name): [differences(METRIC, of[model], of[other][0]) for of, other in zip(results, others, strict=True)]
+        for model in trained_runs(first)
+        for name, others in minus.items()
+    }
+    means = {model: _means([of[model] for of in results]) for model in results[0]}
+    means[STRONGEST] = _means([of[name] for of, name in zip(results, best, strict=True)])
+    family = {pair: of_pair for pair, of_pair in gaps.items() if pair[1] != STACK}
+    base = {pair: means[pair[1]][METRIC] for pair in family}
+    to_stack = {
+        model: bootstrap(of_pair, **first.compare.model_dump())
+        for (model, name), of_pair in gaps.items()
+        if name == STACK
+    }
+    queries = [of[REFERENCE_BASELINE][0].scores.queries for of in results]
+    return {
+        "splits": [row.params.split.seed for row in splits],
+        "queries": sum(map(len, queries)),
+        "cells": len(set(np.concatenate(queries))),
+        "strongest": best,
+        "means": means,
+        "tests": headline_tests(family, base, first.compare, first.targets.relative_gap),
+        "stack": {model: {"gap": gap.mean, "low": gap.low, "high": gap.high} for model, gap in to_stack.items()},
+    }
 
 
-def _by_model(pooled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    by_model: dict[str, Any] = {"query_cells": pooled[0]["query cells"]}
-    for row in pooled:
-        figures = {"gap": row["gap"], "low": row["95 % low"], "high": row["95 % high"]}
-        by_model.setdefault(row["model"], {})[row["metric"]] = figures
-    return by_model
+def _means(splits: Sequence[Sequence[Result]]) -> dict[str, float]:
+    """Return the tested metrics over all queries of all splits, each the mean over training seeds."""
+    sizes = [len(results[0].scores.queries) for results in splits]
+    return {
+        metric: float(np.average([np.mean([r.metrics[metric] for r in results]) for results in splits], weights=sizes))
+        for metric in TESTED
+    }
 
 
 def _copy_pages(row: MadeRow, folder: Path) -> None:
@@ -160,7 +164,7 @@ def _opening(preset: Preset, report: Mapping[str, Any], headline: MadeRow) -> li
     verdict = f"{len(missed)} of {len(comparison['targets'])} are missed" if missed else "every one is met"
     settings = {key: value for key, value in preset.settings.items() if not key.startswith("data.") and key != "seeds"}
     return [
-        f"# {encoder} against logistic regression on real cells",
+        f"# {encoder} against simple models on real cells: {headline.params.data.name}",
         f"{slice_of(comparison['provenance'])}, training seeds {', '.join(map(str, params.seeds))}. "
         f"{made_by(report, preset.overrides)}",
         f"Settings other than in params.yaml ({preset.file}): "
@@ -170,51 +174,59 @@ def _opening(preset: Preset, report: Mapping[str, Any], headline: MadeRow) -> li
         if params.model_dump()[params.encoder].get("checkpoint")
         else f"No pretrained weights were used: {encoder} is a small model of its architecture, pretrained on the "
         "reference and control cells of this file alone. Its results say nothing about the official checkpoint.",
-        f"**The specification's targets under the headline mask, {params.mask}: {verdict}.** They were set for the "
-        "full Norman screen; a subset of it is harder, also for logistic regression.",
+        f"**The targets under the headline mask, {params.mask}: {verdict}.** The absolute ones were set for the full "
+        "Norman screen; on another one they say little.",
         markdown(targets_table(comparison)),
+        about_the_models(params.models),
+        about_the_baselines(describe_baselines(params)),
     ]
 
 
-def _gaps(
-    report: Mapping[str, Any],
-    headline: MadeRow,
-    splits: Sequence[MadeRow],
-    pooled: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> list[str]:
-    best = [f"`{row.comparison['strongest']['baseline']}` in split {row.params.split.seed}" for row in splits]
+def _together(group: str, together: Mapping[str, Any], splits: Sequence[MadeRow]) -> list[str]:
+    params = splits[0].params
+    best = [f"`{name}` in split {seed}" for name, seed in zip(together["strongest"], together["splits"], strict=True)]
+    return [
+        f"## Mask {group}",
+        f"{together['queries']:,} queries of {together['cells']:,} cells, split seeds "
+        f"{', '.join(map(str, together['splits']))}. Figures are means over all queries; a cell that is a query in "
+        "several splits is resampled with all its occurrences. The strongest baseline is chosen by cross-validation in "
+        f"the known cells of a split: {', '.join(best)}.",
+        markdown(means_table(together)),
+        *tests_section(together["tests"]),
+        f"What {title(params.encoder)} adds to all baselines together: the gap in mrr to their stack.",
+        markdown(
+            [
+                {"model": model, "gap in mrr": gap["gap"], "95 % low": gap["low"], "95 % high": gap["high"]}
+                for model, gap in together["stack"].items()
+            ]
+        ),
+    ]
+
+
+def _gaps(report: Mapping[str, Any], headline: MadeRow, splits: Sequence[MadeRow]) -> list[str]:
     return [
         *gaps_section(headline.params.models, main_table(report)),
         *strongest_section(headline.comparison),
-        f"## Over split seeds, mask {headline.params.mask}",
-        "Means and standard deviations over the training seeds of each split; the gap is to `logreg`. The last rows "
-        "are means over the splits.",
-        about_the_baselines(describe_baselines(headline.params)),
+        f"## Each split, mask {_group(headline)}",
+        "Means and standard deviations over the training seeds of each split; the gap is to `logreg`.",
         markdown(_over_splits([row.comparison for row in splits])),
-        "The gap to `logreg` over all splits together. A cell that is a query in several splits enters once, with its "
-        "mean; the paired bootstrap resamples cells, stratified by condition.",
-        _pooled_table(pooled["pooled"]),
-        "The same to the strongest baseline of each split, chosen by cross-validation in its known cells: "
-        f"{', '.join(best)}.",
-        _pooled_table(pooled["pooled_strongest"]),
     ]
 
 
-def _pooled_table(pooled: Sequence[Mapping[str, Any]]) -> str:
-    return markdown([{**row, "metric": heading(row["metric"])} for row in pooled])
+def means_table(together: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row a model: its tested metrics over all splits."""
+    return [
+        {"model": model} | {heading(metric): values[metric] for metric in TESTED}
+        for model, values in together["means"].items()
+    ]
 
 
 def _over_splits(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     about = comparisons[0]["provenance"]
-    rows = [
+    return [
         {"split seed": str(comparison["provenance"]["split_seed"]), "model": model}
-        | {
-            "exact_hit@1": comparison[model]["exact_hit@1"],
-            "exact_hit@1 std": comparison[model]["std"]["exact_hit@1"],
-            "mrr": comparison[model]["mrr"],
-            "mrr std": comparison[model]["std"]["mrr"],
-            f"{REFERENCE_BASELINE} exact_hit@1": comparison[REFERENCE_BASELINE]["exact_hit@1"],
-        }
+        | {name: comparison[model][name] for name in ("exact_hit@1", "mrr")}
+        | {"mrr std": comparison[model].get("std", {}).get("mrr")}
         | {f"{baseline} mrr": comparison[baseline]["mrr"] for baseline in about["baselines"]}
         | {"gap in mrr": comparison[f"{prefix}gap"]["mrr"]}
         | {f"95 % {end}": comparison[f"{prefix}interval"]["mrr"][end] for end in ("low", "high")}
@@ -222,17 +234,14 @@ def _over_splits(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         for prefix in [gap_prefix(model, about["models"][0])]
         for comparison in comparisons
     ]
-    shown = pd.DataFrame(rows).drop(columns=["exact_hit@1 std", "mrr std", "95 % low", "95 % high"])
-    means = shown.groupby("model", sort=False).mean(numeric_only=True).reset_index()
-    return rows + [{"split seed": "mean"} | {str(k): v for k, v in row.items()} for row in means.to_dict("records")]
 
 
 def _pages(name: str, headline: MadeRow) -> list[str]:
     return [
         "## Training",
         f"![Training curves]({name}/training.png)",
-        "Fine-tuning under the headline mask, the selection fit of each model and seed; epoch 0 of fusion is logistic "
-        f"regression. All pages of this row: [report]({name}/report.md) with ceilings, errors and confidence, "
+        "Fine-tuning under the headline mask, the selection fit of each training seed. "
+        f"All pages of this row: [report]({name}/report.md) with ceilings, errors and confidence, "
         f"[libraries and queries]({name}/library_query.md), [data]({name}/audit.md).",
         probe_section(headline.metrics("probe")),
     ]
@@ -243,7 +252,31 @@ def _every_model(rows: Mapping[str, MadeRow]) -> list[str]:
         part
         for row in rows.values()
         for part in (
-            f"## Mask {row.params.mask}, split seed {row.params.split.seed}: every model and seed",
+            f"## Mask {_group(row)}, split seed {row.params.split.seed}: every model and seed",
             markdown(models_table(row.of_all_runs())),
         )
     ]
+
+
+def write_overview(folder: Path) -> None:
+    """Write the page and the figures of all screens at once, from the reports of the presets that have been run."""
+    reports = {}
+    for name in preset_names():
+        if load_preset(name).report == "screens" and (path := (folder / name).with_suffix(".json")).exists():
+            reports[name] = read_json(path)
+    groups = {(name, group): found for name, report in reports.items() for group, found in report["pooled"].items()}
+    rows = [
+        {"screen": f"[{name}]({name}.md)", "mask": group, "model": model}
+        | {"mrr": found["means"][model]["mrr"], "strongest baseline": found["means"][STRONGEST]["mrr"]}
+        | {key: test[STRONGEST][key] for key in ("gap", "low", "high", "finding")}
+        | {"minus logreg": test[REFERENCE_BASELINE]["gap"], "finding, logreg": test[REFERENCE_BASELINE]["finding"]}
+        for (name, group), found in groups.items()
+        for model, test in found["tests"].items()
+    ]
+    about = (
+        "mrr over all queries of all splits; the gap is to the strongest baseline of each split, with its 95 % "
+        "interval over cells; findings are corrected by Holm's method within each screen and mask, see its page."
+    )
+    overview = {name: {"screen": report["screen"], "pooled": report["pooled"]} for name, report in reports.items()}
+    write_text(folder / f"{OVERVIEW}.json", f"{compact(overview)}\n")
+    write_text(folder / f"{OVERVIEW}.md", f"# Every real screen\n\n{about}\n\n{markdown(rows)}\n")

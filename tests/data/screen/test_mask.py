@@ -15,13 +15,15 @@ LABELS = ["A+ctrl", "ctrl+A", "A+B", "B+ctrl", "ctrl"]
 GENES = ["A", "X", "B", "Y"]
 
 
-def cells(counts: np.ndarray, labels: list[str], totals: list[float] | None = None) -> ad.AnnData:
+def cells(
+    counts: np.ndarray, labels: list[str], totals: list[float] | None = None, genes: list[str] = GENES
+) -> ad.AnnData:
     obs = pd.DataFrame({"condition": labels}, index=[f"c{i}" for i in range(len(labels))])
     obs["control"] = obs["condition"] == "ctrl"
     if totals is not None:
         obs["total_counts"] = np.asarray(totals, dtype=np.float32)
     return ad.AnnData(
-        obs=obs, var=pd.DataFrame(index=GENES), layers={"counts": sp.csr_matrix(counts.astype(np.float32))}
+        obs=obs, var=pd.DataFrame(index=genes), layers={"counts": sp.csr_matrix(counts.astype(np.float32))}
     )
 
 
@@ -63,6 +65,18 @@ def test_a_target_is_masked_under_its_other_symbol():
 
 def test_a_target_measured_under_two_symbols_is_masked_under_both():
     assert target_columns(["C19orf26+ctrl"], ["CBARP", "X", "C19orf26"]) == {"C19orf26": [0, 2]}
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [("own", [[0, 2, 0, 0], [1, 2, 3, 4]]), ("all_targets", [[0, 2, 0, 0], [0, 2, 0, 0]])],
+)
+def test_every_column_of_a_target_is_masked(mask, expected):
+    """C19orf26 and BARP are earlier symbols of CBARP."""
+    genes = ["CBARP", "X", "C19orf26", "BARP"]
+    masked = apply_mask(cells(COUNTS[:2], ["C19orf26+ctrl", "ctrl"], genes=genes), mask)
+    assert masked.counts.toarray().tolist() == expected
+    assert masked.totals.tolist() == [sum(row) for row in expected]
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=5, max_size=5))

@@ -60,6 +60,15 @@ def test_max_abs_makes_the_unit_of_a_gene_irrelevant():
     assert np.abs(plain.fit(x, y).log_proba(x) - plain.fit(sp.csr_matrix(x @ unit), y).log_proba(x)).max() > 0.1
 
 
+def test_the_scale_is_the_largest_absolute_value_among_all_cells():
+    """Each cell has the largest value of a gene of its own, so leaving any cell out would show."""
+    largest = np.array([2, -3, 4, -5, 6, -7, 8, -9])
+    x = np.full((8, 8), 0.5, dtype=np.float32)
+    np.fill_diagonal(x, largest)
+    model = LogisticRegression("max_abs", 1.0, 50).fit(sp.csr_matrix(x), np.tile(NAMES[:2], 4))
+    assert model.scale.tolist() == np.abs(largest).tolist()
+
+
 def test_the_scale_is_that_of_the_cells_it_was_fitted_on():
     x, y = cells(150, 0)
     model = LogisticRegression("max_abs", 1.0, 500).fit(x, y)

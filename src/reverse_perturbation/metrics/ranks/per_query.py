@@ -3,11 +3,11 @@
 Ties. Let ``a`` conditions score above the truth and ``t`` others equal to it.
 
 - ``exact_hit@k`` is the share of the orders of the tied conditions that put the truth among the first k, so a
-  model that scores all n conditions alike gets k/n, which is chance, not 1. ``relevant_hit@k`` and
+  model that scores all n conditions alike gets k/n, which is chance, not 1. ``relevant_hit@k``, ``ndcg@k`` and
   ``graded_ndcg@k`` are expectations over these orders too.
-- ``mrr``, ``mrr@10`` and ``ndcg@k`` take the mean rank ``1 + a + t/2`` as the rank. Since 1/rank is convex,
-  ties never gain in ``mrr``: with all n conditions alike it is 2/(n + 1), below chance. Where a metric is cut
-  at k, the mean rank is within k or it is not.
+- ``mrr`` and ``mrr@10`` take the mean rank ``1 + a + t/2`` as the rank. Since 1/rank is convex, ties never gain
+  in ``mrr``: with all n conditions alike it is 2/(n + 1), below chance. In ``mrr@10`` the mean rank is within 10
+  or it is not.
 """
 
 import numpy as np
@@ -41,7 +41,11 @@ def reciprocal_rank(ranking: Ranking, k: int | None = None) -> np.ndarray:
 
 def ndcg(ranking: Ranking, k: int) -> np.ndarray:
     """Return float64 [n]: 1 / log2(1 + rank), 0 beyond rank k (one relevant condition)."""
-    return np.where(ranking.rank <= k, 1 / np.log2(1 + ranking.rank), 0.0)
+    ahead, tied = (count[:, None] for count in ranking.standing)
+    places = np.arange(k)
+    possible = (ahead <= places) & (places <= ahead + tied)
+    result: np.ndarray = possible @ discount(k, k) / (tied[:, 0] + 1)
+    return result
 
 
 def graded_ndcg(ranking: Ranking, k: int) -> np.ndarray:

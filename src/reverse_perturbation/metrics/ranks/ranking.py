@@ -53,7 +53,7 @@ class Ranking:
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """The mean rank of the truth, 1 the best."""
+        """The rank of the truth, 1 the best; ties share the mean of their ranks."""
         ahead, tied = self.standing
         return 1.0 + ahead + tied / 2
 

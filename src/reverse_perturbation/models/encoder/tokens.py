@@ -20,8 +20,6 @@ class Batch:
         float32 [batch, tokens].
     padding
         bool [batch, tokens], True behind a cell's last gene.
-    features
-        float32 [batch, n_features], where a model reads them too.
     frozen
         Output of ``EncoderClassifier.frozen`` for these cells, where it is known already.
     """
@@ -29,7 +27,6 @@ class Batch:
     ids: Tensor
     values: Tensor
     padding: Tensor
-    features: Tensor | None = None
     frozen: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":

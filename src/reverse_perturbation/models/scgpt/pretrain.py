@@ -20,7 +20,7 @@ from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedS
 from reverse_perturbation.models.device import compute_device
 from reverse_perturbation.models.encoder.batches import random_batches
 from reverse_perturbation.models.encoder.tokens import Batch, Tokens
-from reverse_perturbation.models.finetune.training.schedule import make_schedule
+from reverse_perturbation.models.recipe.schedule import make_schedule
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import ScgptCheckpoint, load_checkpoint, save_checkpoint
 from reverse_perturbation.models.scgpt.encoder.vocabulary import SPECIAL_TOKENS

@@ -10,6 +10,7 @@ from reverse_perturbation.models.finetune.network.classifier import EncoderClass
 from reverse_perturbation.models.finetune.training.train import fit
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
 from reverse_perturbation.sections import Lora
+from reverse_perturbation.storage import read_json
 from tests.models.conftest import CONDITIONS, GENES, ONE, build, finetune_config
 
 
@@ -89,6 +90,14 @@ def test_a_frozen_model_does_without_a_readout_that_would_have_to_be_trained(che
     assert torch.equal(whole(batch).embedding, plain(batch).embedding)
     with pytest.raises(InputError, match=r"finetune\.head\.readout: 'genes'.*add cls or mean"):
         classifier(checkpoint, adaptation__mode="frozen", head__readout=["genes"])
+
+
+@pytest.mark.parametrize("finding", [None, "the selection fit ended at chance: ..."])
+def test_what_was_found_in_training_is_saved_with_the_model(checkpoint, tmp_path, finding):
+    model, config = classifier(checkpoint), finetune_config()
+    fits = {"selection": model, "final": model}
+    save_classifier(tmp_path / "model", fits, CONDITIONS, load_checkpoint(checkpoint), config, finding)
+    assert read_json(tmp_path / "model" / "config.json")["finding"] == finding
 
 
 def test_a_model_belongs_to_its_checkpoint(checkpoint, tmp_path):

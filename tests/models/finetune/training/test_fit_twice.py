@@ -1,5 +1,6 @@
 """Two fits: the second repeats the first on more cells, for as many epochs as the first chose."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training import fit_twice as module
+from reverse_perturbation.models.finetune.training.augmentation import resampler
 from reverse_perturbation.models.finetune.training.fit_twice import fit_twice
 from reverse_perturbation.models.finetune.training.history import Epoch
+from reverse_perturbation.models.finetune.training.train import TrainingData, fit
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint
-from tests.models.conftest import CONDITIONS, ONE, PARAMS, finetune_config
+from tests.models.conftest import CONDITIONS, ONE, PARAMS, finetune_config, loss_config
 
 PLAIN = {"augmentation__mixing": 1, "schedule__epochs": 3, "sampler__batch_size": 8}
 
@@ -41,7 +44,7 @@ class Spy:
 
 @pytest.fixture
 def run(checkpoint, screen, tmp_path):
-    """Call ``fit_twice`` and return its models, and the weights that each fit started from."""
+    """Call ``fit_twice`` and return its models, and the weights that each fit started from; it notes the finding."""
     loaded = load_checkpoint(checkpoint)
 
     def call(config, seed: int = 0, folder: Path = tmp_path, **options):
@@ -52,7 +55,7 @@ def run(checkpoint, screen, tmp_path):
             starts[fit_name] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             return model
 
-        fits = fit_twice(
+        fits, call.finding = fit_twice(
             make_model,
             screen,
             loaded.tokenizer(screen, PARAMS),
@@ -116,6 +119,34 @@ def test_synthetic_cells_are_made_of_the_cells_of_the_fit(run, screen, monkeypat
     assert lengths == [len(screen.rows("reference")), len(screen.rows("reference", "validation"))]
 
 
+def test_each_fit_is_one_call_of_fit_with_every_setting_of_the_section(run, checkpoint, screen, monkeypatch):
+    """Mixing, label smoothing, dropout: the same weights come out where a fit is called by hand."""
+    config = finetune_config(
+        augmentation__mixing=3,
+        augmentation__thinning=0.2,
+        loss=loss_config(label_smoothing=0.3),
+        adaptation__dropout=0.2,
+        schedule__epochs=3,
+        sampler__batch_size=8,
+    )
+    monkeypatch.setattr(module, "fit", Spy([0.5, 0.9, 0.4]))
+    fits, starts = run(config, seed=5)
+    loaded = load_checkpoint(checkpoint)
+    tokenize = loaded.tokenizer(screen, PARAMS)
+    targets = np.searchsorted(CONDITIONS, screen.conditions.astype(str))
+    reference, validation = screen.rows("reference"), screen.rows("validation")
+    for name, train, chosen_by, epochs in (
+        ("selection", reference, validation, 3),
+        ("final", np.concatenate([reference, validation]), validation[:0], 2),
+    ):
+        model = EncoderClassifier(loaded.backbone, loaded.token_ids(screen), len(CONDITIONS), config)
+        model.load_state_dict(starts[name])
+        resample = resampler(screen, train, tokenize, config.augmentation)
+        data = TrainingData(screen.cell_ids, tokenize(screen), targets, CONDITIONS, train, chosen_by, resample)
+        fit(model, data, config, seed=5, epochs=epochs, accelerator=ONE)
+        assert same(fits[name].state_dict(), model.state_dict()), name
+
+
 def test_both_fits_are_seeded_alike(run, tmp_path, monkeypatch):
     """The final fit starts from the weights the selection fit started from, whatever that fit has drawn since."""
     spy = Spy()
@@ -135,6 +166,22 @@ def test_the_same_seed_gives_the_same_models(run, tmp_path):
     for name in ("selection", "final"):
         assert same(fits[name].state_dict(), again[name].state_dict())
         assert not same(fits[name].state_dict(), other[name].state_dict())
+
+
+def test_what_is_found_in_either_fit_is_told_and_returned(run, tmp_path, capsys):
+    """The transformer is thrown off at once by a learning rate a hundred times too high."""
+    changes = {"head__readout": ["cls"], "optimizer__backbone_learning_rate": 0.3, "schedule__warmup_fraction": 0.0}
+    run(finetune_config(**PLAIN | changes))
+    assert re.fullmatch(
+        r"the selection fit collapsed in epoch \d: .*\. the final fit collapsed in epoch 1: .*", run.finding
+    )
+    assert f"finetune: {run.finding}\n" in capsys.readouterr().out
+    run(finetune_config(refit=False, **PLAIN | changes), folder=tmp_path / "one")
+    assert run.finding.startswith("the selection fit collapsed")
+    assert "final fit" not in run.finding
+    run(finetune_config(**PLAIN), folder=tmp_path / "sound")
+    assert run.finding is None
+    assert capsys.readouterr().out.count("collapsed") == 1
 
 
 def test_without_a_refit_both_are_one_model(run, monkeypatch):

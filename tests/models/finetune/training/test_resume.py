@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.training import train
 from reverse_perturbation.models.finetune.training.resume import resume_folder
@@ -111,10 +110,25 @@ def test_epoch_0_is_not_evaluated_twice(checkpoint, data, tmp_path):
     same(again, run(checkpoint, data, include_untrained=True))
 
 
-def test_a_broken_state_is_named(checkpoint, data, tmp_path):
-    (tmp_path / "state.pt").write_bytes(b"PK not a state")
-    with pytest.raises(InputError, match=r"state\.pt: not readable .*delete it to start the fit anew"):
-        run(checkpoint, data, tmp_path / "state.pt")
+@pytest.mark.parametrize("place", [0, 40, 0.3, 0.6, -1])
+def test_a_damaged_state_is_not_trained_on(checkpoint, data, tmp_path, place, capsys):
+    """One flipped bit, in the checksum, in the archive's names, in numbers; and a file cut short."""
+
+    def kill(found):
+        if found.epoch == 3:
+            raise Killed
+
+    path = tmp_path / "state.pt"
+    with pytest.raises(Killed):
+        run(checkpoint, data, path, on_epoch=kill)
+    content = bytearray(path.read_bytes())
+    at = int(place * len(content)) if isinstance(place, float) else place
+    content[at] ^= 4
+    path.write_bytes(content if place != -1 else content[:-100])
+    capsys.readouterr()
+    again = run(checkpoint, data, path)
+    assert f"{path}: damaged; this fit starts anew" in capsys.readouterr().out
+    same(again, run(checkpoint, data))
 
 
 KILLED = """

@@ -1,7 +1,7 @@
 """A foundation model with a head: the model that is fine-tuned, saved and used for prediction."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,11 @@ def save_classifier(
     conditions: Sequence[str],
     checkpoint: Checkpoint,
     config: Finetune,
-    **more: Any,
+    finding: str | None = None,
 ) -> None:
     """Write the trained weights of each fit as safetensors beside a JSON of what they belong to, atomically.
 
-    ``more`` goes into the JSON as it is.
+    The JSON also has the ``finding`` of ``fit_twice``.
     """
     with write_atomically(folder) as temporary:
         temporary.mkdir()
@@ -161,29 +161,13 @@ def save_classifier(
                 "finetune": config.model_dump(),
                 "trainable_parameters": fits["final"].trainable_parameters(),
                 "token_ids": fits["final"].token_ids.tolist(),
-            }
-            | more,
+                "finding": finding,
+            },
         )
 
 
-def _as_saved(backbone: Backbone, about: Mapping[str, Any]) -> EncoderClassifier:
-    return EncoderClassifier(
-        backbone,
-        torch.tensor(about["token_ids"]),
-        len(about["conditions"]),
-        Finetune.model_validate(about["finetune"]),
-    )
-
-
-def load_classifier(
-    folder: str | Path,
-    fit: str,
-    checkpoint: Checkpoint,
-    build: Callable[[Backbone, Mapping[str, Any]], EncoderClassifier] = _as_saved,
-) -> tuple[EncoderClassifier, list[str]]:
+def load_classifier(folder: str | Path, fit: str, checkpoint: Checkpoint) -> tuple[EncoderClassifier, list[str]]:
     """Rebuild one fit from the checkpoint it was trained from.
-
-    ``build`` makes the model from the checkpoint's backbone and the JSON that :func:`save_classifier` wrote.
 
     Returns
     -------
@@ -205,7 +189,10 @@ def load_classifier(
             f"{folder}: trained from another checkpoint than the one given "
             f"(sha256 {content['checkpoint_sha256'][:12]}, found {checkpoint.sha256[:12]}); run `dvc repro`"
         )
-    model = build(checkpoint.backbone, content)
+    config = Finetune.model_validate(content["finetune"])
+    model = EncoderClassifier(
+        checkpoint.backbone, torch.tensor(content["token_ids"]), len(content["conditions"]), config
+    )
     try:
         model.load_trainable_state(load_file(folder / f"{fit}.safetensors"))
     except (SafetensorError, ValueError) as error:

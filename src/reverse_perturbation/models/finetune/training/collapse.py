@@ -1,24 +1,27 @@
 """Detect collapsed training: predictions that do not depend on the cell, or embeddings that are all alike."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import rankdata
 
-from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.finetune.training.history import Epoch
-from reverse_perturbation.sections import Schedule
+from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch
+from reverse_perturbation.sections import Fit
 
 PERMUTATIONS = 1000
 QUANTILE = 0.99
 DEVIATIONS = 2.33  # of a normal distribution, up to its quantile 0.99
-AT_LEAST = 3  # epochs before a run is called at chance
 # Share of the relative variance at the start below which embeddings count as all alike: a thousandth in distances.
 # On the tests' small model far too high learning rates end at 1e-9 to 1e-13; what still recovered was above 1e-5.
 VARIANCE_LEFT = 1e-6
 ADVICE = (
     "lower finetune.optimizer.backbone_learning_rate and head_learning_rate, raise finetune.schedule.warmup_fraction "
     "or set finetune.schedule.probe_epochs"
+)
+AT_CHANCE_ADVICE = (
+    "lower finetune.head.dropout or raise finetune.schedule.epochs; where logreg is at chance as well, the cells tell "
+    "little of their conditions, or the labels are those of other cells"
 )
 
 
@@ -43,7 +46,7 @@ def chance_mrr(scores: np.ndarray, truth: np.ndarray) -> float:
     n, n_conditions = scores.shape
     random = 1 / np.arange(1, n_conditions + 1)
     if random.mean() / 2 < 2 * DEVIATIONS * random.std() / np.sqrt(n):
-        return float("nan")
+        return math.nan
     gain = 1 / rankdata(-scores, axis=1)
     rng = np.random.default_rng(0)
     means = [gain[np.arange(n), rng.permutation(truth)].mean() for _ in range(PERMUTATIONS)]
@@ -57,30 +60,29 @@ def relative_variance(embedding: np.ndarray) -> float:
     return float(embedding.var(axis=0).sum() / length) if length else 0.0
 
 
-def check_collapse(history: Sequence[Epoch], start_variance: float, config: Schedule) -> None:
-    """Stop a run whose last epochs show that it has collapsed.
+def has_collapsed(variance: float, start_variance: float) -> bool:
+    """Return whether embeddings are all alike: their :func:`relative_variance` against the one before training."""
+    return variance < VARIANCE_LEFT * start_variance
 
-    That is: embeddings all alike, measured by their :func:`relative_variance` against the one before training; or
-    validation mrr above :func:`chance_mrr` in no epoch, once the probe and the warm-up are over and ``patience`` epochs
-    have gone by, at least three. A start may be slow, so a few epochs at chance prove nothing; and a run that has been
-    above chance has an epoch worth keeping, which early stopping keeps.
 
-    Raises
-    ------
-    InputError
-        Saying which, and what to try.
+def check_training(history: Sequence[Epoch], fit_name: Fit) -> str | None:
+    """Say what is wrong with a fit that has ended, and what to try; None if nothing is.
+
+    Either it has collapsed, or the validation mrr of the epoch that is kept is no higher than :func:`chance_mrr`.
+    Neither stops an experiment: chance is a result, and other models may find more. Of a refit, which has no
+    validation cells, only collapse can be told.
     """
-    last = history[-1]
-    if last.epoch and last.relative_variance < VARIANCE_LEFT * start_variance:
-        raise InputError(
-            f"finetune: collapsed in epoch {last.epoch}: the embeddings of the validation cells are all alike, with a "
-            f"variance of {last.relative_variance:.1e} of their squared length, {start_variance:.1e} before training; "
+    last, kept = history[-1], chosen_epoch(history)
+    if last.collapsed:
+        part = "training" if math.isnan(last.mrr) else "validation"
+        return (
+            f"the {fit_name} fit collapsed in epoch {last.epoch}: the embeddings of the {part} cells are all alike, "
+            f"with a variance of {last.relative_variance:.1e} of their squared length; epoch {kept.epoch} is kept; "
             f"{ADVICE}"
         )
-    waited = max(AT_LEAST, min(config.patience, config.epochs), config.warmup_fraction * config.epochs)
-    if last.epoch >= config.probe_epochs + waited and all(epoch.mrr <= epoch.chance_mrr for epoch in history):
-        raise InputError(
-            f"finetune: at chance in all of {last.epoch} epochs: validation mrr is {last.mrr:.3f}, the "
-            f"same answers given to other cells reach {last.chance_mrr:.3f}; {ADVICE}, or see whether the labels are "
-            "those of the cells"
+    if kept.mrr <= kept.chance_mrr:
+        return (
+            f"the {fit_name} fit ended at chance: validation mrr is {kept.mrr:.3f}, the same predictions assigned to "
+            f"the cells at random reach {kept.chance_mrr:.3f}; {AT_CHANCE_ADVICE}"
         )
+    return None

@@ -1,7 +1,7 @@
 """Two fits of one model: the selection fit chooses the epoch on validation, the final fit repeats it on more cells."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,7 @@ from reverse_perturbation.models.encoder.interface import Tokenizer
 from reverse_perturbation.models.finetune.inference.cache import cached
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.augmentation import resampler
+from reverse_perturbation.models.finetune.training.collapse import check_training
 from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch
 from reverse_perturbation.models.finetune.training.train import TrainingData, fit
 from reverse_perturbation.sections import Finetune, Fit
@@ -34,8 +35,7 @@ def fit_twice(
     cache: Path,
     states: Path,
     curves: Path,
-    include_untrained: bool = False,
-) -> dict[str, EncoderClassifier]:
+) -> tuple[dict[str, EncoderClassifier], str | None]:
     """Fit on the reference cells, choosing the epoch on validation, then on both for as many epochs.
 
     Parameters
@@ -62,13 +62,13 @@ def fit_twice(
         Folder for the training state of each fit.
     curves
         Folder for the training curves of the selection fit.
-    include_untrained
-        Let the untrained model take part in the choice of the epoch.
 
     Returns
     -------
-    dict
+    fits
         ``selection`` and ``final``; without ``config.refit`` they are the same.
+    finding
+        What is wrong with training and what to try, see ``collapse``; None if nothing is.
     """
 
     def seeded(fit_name: Fit) -> EncoderClassifier:
@@ -84,7 +84,7 @@ def fit_twice(
         accelerator.print(f"{stage}: the readout {part} has weights to train and is left out", flush=True)
     if selection.head is None:
         curves.mkdir(parents=True, exist_ok=True)  # an out of the stage, though there is nothing to plot
-        return {"selection": selection, "final": seeded("final") if config.refit else selection}
+        return {"selection": selection, "final": seeded("final") if config.refit else selection}, None
     plain = tokenize(screen)
     with accelerator.main_process_first():  # the others read what it has written
         tokens = cached(selection, plain, folder=cache, checkpoint_sha256=checkpoint_sha256, device=accelerator.device)
@@ -102,7 +102,6 @@ def fit_twice(
             seed=seed,
             epochs=config.schedule.epochs,
             accelerator=accelerator,
-            include_untrained=include_untrained,
             state_path=states / f"{stage}-selection.pt",
             on_epoch=lambda epoch: _report(stage, epoch, config.schedule.epochs, live) if live else None,
         )
@@ -111,11 +110,12 @@ def fit_twice(
         f"{stage}: epoch {chosen.epoch} is kept, validation exact_hit@1 {chosen.exact_hit_at_1:.3f}: the last within a "
         "standard error of the highest"
     )
+    findings = [check_training(history, "selection")]
     if not config.refit:
-        return {"selection": selection, "final": selection}
+        return {"selection": selection, "final": selection}, _tell(stage, findings, accelerator)
     accelerator.print(f"{stage}: fitting {chosen.epoch} epochs on reference + validation", flush=True)
     final = seeded("final")
-    fit(
+    history = fit(
         final,
         training_data(np.concatenate([reference, validation]), validation[:0]),
         config,
@@ -124,13 +124,21 @@ def fit_twice(
         accelerator=accelerator,
         state_path=states / f"{stage}-final.pt",
     )
-    return {"selection": selection, "final": final}
+    findings.append(check_training(history, "final"))
+    return {"selection": selection, "final": final}, _tell(stage, findings, accelerator)
+
+
+def _tell(stage: str, findings: Sequence[str | None], accelerator: Accelerator) -> str | None:
+    told = ". ".join(filter(None, findings))
+    if told:
+        accelerator.print(f"{stage}: {told}", flush=True)
+    return told or None
 
 
 def _report(stage: str, epoch: Epoch, epochs: int, live: Live) -> None:
     live.step = epoch.epoch
     for name, value in asdict(epoch).items():
-        if name not in ("epoch", "seconds") and not math.isnan(value):
+        if name not in ("epoch", "seconds", "collapsed") and not math.isnan(value):
             live.log_metric(name, value)
     live.next_step()
     losses = {"train": epoch.train_loss, "validation": epoch.validation_loss}

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256 as hash_of
+from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.ema import Ema
 from reverse_perturbation.models.finetune.training.history import Epoch
 from reverse_perturbation.storage import sha256, source_sha256, write_atomically
 
 MODELS = Path(__file__).parents[2]
+DIGEST = 32  # bytes of the checksum in front of a saved state
 
 
 @dataclass
@@ -62,22 +62,27 @@ class TrainingState:
             "history": [asdict(epoch) for epoch in self.history],
             "chosen": self.chosen,
         }
+        buffer = BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
         with write_atomically(path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(hash_of(content).digest() + content)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path) -> bool:
         """Put back what :meth:`save` wrote, torch's generators included.
 
-        Raises
-        ------
-        InputError
-            If the file is broken.
+        Returns
+        -------
+        bool
+            False, with nothing changed, where there is no file, or one that is damaged, which is said.
         """
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, UnpicklingError, EOFError) as error:
-            kind = type(error).__name__
-            raise InputError(f"{path}: not readable ({kind}); delete it to start the fit anew") from None
+        if not path.exists():
+            return False
+        content = path.read_bytes()
+        if hash_of(content[DIGEST:]).digest() != content[:DIGEST]:  # torch reads a flipped bit as a weight
+            print(f"{path}: damaged; this fit starts anew", flush=True)
+            return False
+        state = torch.load(BytesIO(content[DIGEST:]), map_location="cpu", weights_only=True)
         self.model.load_trainable_state(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -91,6 +96,7 @@ class TrainingState:
             torch.cuda.set_rng_state_all(state["cuda"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.chosen = state["chosen"]
+        return True
 
 
 @contextmanager

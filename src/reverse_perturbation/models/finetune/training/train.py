@@ -23,16 +23,17 @@ from reverse_perturbation.models.encoder.tokens import TokenSource
 from reverse_perturbation.models.finetune.inference.predict import predict_in_order
 from reverse_perturbation.models.finetune.network.adapters import frozen_while
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
-from reverse_perturbation.models.finetune.training.collapse import ADVICE, chance_mrr, check_collapse, relative_variance
+from reverse_perturbation.models.finetune.training.collapse import ADVICE, chance_mrr, has_collapsed, relative_variance
 from reverse_perturbation.models.finetune.training.ema import Ema
 from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch, highest_epoch
 from reverse_perturbation.models.finetune.training.losses import Objective, natural_log_prior
 from reverse_perturbation.models.finetune.training.resume import TrainingState
-from reverse_perturbation.models.finetune.training.schedule import make_schedule
+from reverse_perturbation.models.recipe.schedule import make_schedule
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.sections import Finetune, Library
 
 LIBRARY_CELLS = 50  # training cells a condition in the library of each epoch: enough for its mean, and quick to embed
+VARIANCE_CELLS = 500  # training cells on which a refit watches for collapse: as many as a small validation part
 MEANS = Library(
     kind="mean", embedding="plain", similarity="cosine", prototypes=1, cells_per_prototype=1, neighbours=1, seed=0
 )
@@ -76,7 +77,6 @@ def fit(
     seed: int,
     epochs: int,
     accelerator: Accelerator,
-    include_untrained: bool = False,
     state_path: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
@@ -85,7 +85,8 @@ def fit(
     With a validation part, training stops ``schedule.patience`` epochs after the highest one, and the weights of the
     chosen one (see ``history``) are put back; without, it runs ``epochs`` epochs. The learning rates follow one curve
     over ``schedule.epochs`` in both cases, so that a refit of n epochs repeats the first n. With ``optimizer.ema`` the
-    moving average of the weights is validated and left in the model.
+    moving average of the weights is validated and left in the model. A collapsed epoch (see ``collapse``) is the last;
+    the chosen one is then among those before it, if there are any.
 
     Several processes each take their share of every batch and all take the same steps, as many as one process would;
     a contrastive loss sees the pairs within a share. Each validates on its own.
@@ -104,8 +105,6 @@ def fit(
         Maximum number of epochs.
     accelerator
         Where to compute, with how many processes and in which precision; validation is in float32.
-    include_untrained
-        Let the untrained model take part in the choice, as epoch 0.
     state_path
         File for the training state after each epoch, from which an interrupted run resumes. It must belong to the same
         data, settings and start.
@@ -121,7 +120,6 @@ def fit(
     ------
     InputError
         If the loss is not finite; the cells of the batch are named, and ``state_path`` holds the last completed epoch.
-        If training has collapsed, see ``collapse``.
     """
     device = accelerator.device
     torch.manual_seed(seed)
@@ -132,38 +130,36 @@ def fit(
         model.start_from_prior(log_prior)
     objective = Objective(config.loss, data.conditions, log_prior)
     state = _start(model, data, config, seed)
-    start_variance = math.nan
-    if len(data.validation):
-        start_variance = relative_variance(predict_in_order(model, data.tokens, data.validation, device)[0])
-    if state_path is not None and state_path.exists():
-        state.load(state_path)
+    start_variance = relative_variance(predict_in_order(model, data.tokens, _watched(data), device)[0])
+    if state_path is not None and state.load(state_path):
         print(f"{state_path.stem}: resumed after epoch {state.history[-1].epoch}", flush=True)
         for epoch in state.history:
             on_epoch(epoch)
-    first = state.history[-1].epoch + 1 if state.history else 0 if include_untrained else 1
+    first = state.history[-1].epoch + 1 if state.history else 1
     for number in range(first, epochs + 1):
-        if state.history and number - 1 - highest_epoch(state.history).epoch >= config.schedule.patience:
+        if state.history and (
+            state.history[-1].collapsed or number - 1 - highest_epoch(state.history).epoch >= config.schedule.patience
+        ):
             break
         start = time.perf_counter()
-        loss = math.nan
-        if number:
-            with frozen_while(model.backbone, number <= config.schedule.probe_epochs):
-                loss = _train_epoch(state, data, config, objective, accelerator)
+        with frozen_while(model.backbone, number <= config.schedule.probe_epochs):
+            loss = _train_epoch(state, data, config, objective, accelerator)
         rates = {group["name"]: group["lr"] for group in state.optimizer.param_groups}
         with state.ema.in_place(model) if state.ema else nullcontext():
+            figures = _validate(model, data, device)
             epoch = Epoch(
                 number,
                 loss,
                 backbone_learning_rate=rates.get("backbone", 0.0),
                 head_learning_rate=rates["head"],
-                **_validate(model, data, device),
+                **figures,
                 seconds=time.perf_counter() - start,
+                collapsed=has_collapsed(figures["relative_variance"], start_variance),
             )
             state.history.append(epoch)
             if chosen_epoch(state.history) is epoch:
                 state.chosen = {name: t.cpu().clone() for name, t in model.trainable_state().items()}
         on_epoch(epoch)
-        check_collapse(state.history, start_variance, config.schedule)
         if state_path is not None and accelerator.is_main_process:
             state.save(state_path)
     accelerator.wait_for_everyone()
@@ -240,9 +236,9 @@ def _add_gradients(model: nn.Module, accelerator: Accelerator) -> None:
 
 
 def _validate(model: EncoderClassifier, data: TrainingData, device: torch.device) -> dict[str, float]:
-    """Return the validation figures of an :class:`Epoch`, by name; none in a refit."""
+    """Return the validation figures of an :class:`Epoch`, by name; in a refit ``relative_variance`` alone."""
     if not len(data.validation):
-        return {}
+        return {"relative_variance": relative_variance(predict_in_order(model, data.tokens, _watched(data), device)[0])}
     names = np.array(data.conditions, dtype=object)
     truth = data.targets[data.validation]
     embedding, logits = predict_in_order(model, data.tokens, data.validation, device)
@@ -263,6 +259,11 @@ def _validate(model: EncoderClassifier, data: TrainingData, device: torch.device
         "chance_mrr": chance_mrr(scores, truth),
         "relative_variance": relative_variance(embedding),
     }
+
+
+def _watched(data: TrainingData) -> np.ndarray:
+    """Return the rows by whose embeddings a collapse is told: the validation cells, or some training cells."""
+    return data.validation if len(data.validation) else data.train[:: math.ceil(len(data.train) / VARIANCE_CELLS)]
 
 
 def _by_library(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from reverse_perturbation.models.finetune.training.schedule import make_schedule
+from reverse_perturbation.models.recipe.schedule import make_schedule
 
 
 def rates(steps, warmup_fraction, probe_steps=0):
