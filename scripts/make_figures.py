@@ -21,25 +21,28 @@ from ruamel.yaml import YAML
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-REAL = "Real cells: a subset of Norman 2019"
+# Report of a preset -> the screen in words.
+SCREENS = {
+    "papalexi": "Real cells: Papalexi et al. 2021, 24 conditions",
+    "norman_subset": "Real cells: a subset of Norman 2019, 33 conditions",
+}
 SIMULATED = "Simulated cells: they say nothing about biology"
-# Model and baseline -> colour, marker and words of their difference, in the order drawn. The strongest baseline is
-# chosen by cross-validation in the known cells of each screen and split.
-DIFFERENCES = {
-    ("scgpt", "logreg"): ("#0072B2", "o", "scGPT alone, minus tuned logistic regression"),
-    ("scgpt", "strongest"): ("#444444", "s", "scGPT alone, minus the strongest baseline"),
-    ("fusion", "strongest"): ("#D55E00", "D", "scGPT fused with logistic regression, minus the strongest baseline"),
+# Model -> colour, marker and words of its difference from the strongest baseline, which is chosen by cross-validation in
+# the known cells of each screen and split; in the order drawn.
+MODELS = {
+    "scgpt": ("#444444", "s", "scGPT alone"),
+    "scgpt_ensemble": ("#0072B2", "o", "scGPT alone, training seeds averaged"),
+    "fusion_ensemble": ("#D55E00", "D", "scGPT fused with all baselines, training seeds averaged"),
 }
 
 
 @dataclass(frozen=True)
 class Gap:
-    """One point of the picture: a model minus a baseline, with its 95 % interval."""
+    """One point of the picture: a model minus the strongest baseline, with its 95 % interval."""
 
     screen: str
     part: str
     model: str
-    baseline: str
     gap: float
     low: float
     high: float
@@ -53,30 +56,21 @@ def read(path: str) -> dict[str, Any]:
 
 def gaps() -> list[Gap]:
     """Read every point of the picture from the results files."""
-    subset, scale = (read(f"results/reports/{name}.json") for name in ("norman_subset", "norman_scale"))
-    points = []
-    for model, baseline in DIFFERENCES:
-        pooled = subset["pooled" if baseline == "logreg" else "pooled_strongest"][model]["mrr"]
-        points.append(Gap(REAL, "three splits together", model, baseline, pooled["gap"], pooled["low"], pooled["high"]))
-    for row in subset["rows"].values():
-        if row["mask"] == "all_targets":
-            points += _points(REAL, f"split {row['split_seed']}", row)
-    points += _points(SIMULATED, "default of make run", read("metrics/comparison.json"))
-    points += _points(SIMULATED, "size of Norman 2019\n(mask own)", next(iter(scale["rows"].values())))
-    return points
+    points: list[Gap] = []
+    for name, screen in SCREENS.items():
+        for group, pooled in read(f"results/reports/{name}.json")["pooled"].items():
+            number = len(pooled["splits"])
+            splits = f"{number} splits together" if number > 1 else "one split"
+            points += _points(screen, f"mask {group},\n{splits}", pooled["tests"], "strongest")
+    comparison = read("metrics/comparison.json")
+    best = comparison["strongest"]["baseline"]
+    return [*points, *_points(SIMULATED, "default of make run", comparison["tests"], best)]
 
 
-def _points(screen: str, part: str, row: Mapping[str, Any]) -> Iterator[Gap]:
-    """Return the differences of one row of a report, or of a comparison."""
-    strongest = row.get("strongest")
-    name = strongest["baseline"] if isinstance(strongest, Mapping) else strongest
-    for model, baseline in DIFFERENCES:
-        prefix = "" if model == "scgpt" else f"{model}_"
-        if model in row and baseline == "logreg":
-            yield Gap(screen, part, model, baseline, row[f"{prefix}gap"]["mrr"], **row[f"{prefix}interval"]["mrr"])
-        elif model in row and name:
-            gap = row[f"{prefix}gaps"][name]["mrr"]
-            yield Gap(screen, part, model, baseline, gap["mean"], gap["low"], gap["high"])
+def _points(screen: str, part: str, tests: Mapping[str, Any], baseline: str) -> Iterator[Gap]:
+    for model in MODELS:
+        test = tests[model][baseline]
+        yield Gap(screen, part, model, test["gap"], test["low"], test["high"])
 
 
 def draw_gaps(points: Sequence[Gap]) -> Figure:
@@ -97,9 +91,8 @@ def draw_gaps(points: Sequence[Gap]) -> Figure:
         )
     axes.axvline(0, color="black", linewidth=1)
     for point in points:
-        key = (point.model, point.baseline)
-        colour, marker, _ = DIFFERENCES[key]
-        y = places[point.screen, point.part] + 0.26 * (list(DIFFERENCES).index(key) - 1)
+        colour, marker, _ = MODELS[point.model]
+        y = places[point.screen, point.part] + 0.26 * (list(MODELS).index(point.model) - 1)
         axes.plot([point.low, point.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot(point.gap, y, marker, color=colour, markersize=6)
     axes.set_yticks(list(places.values()), [part for _, part in places], size=9.5)
@@ -108,13 +101,13 @@ def draw_gaps(points: Sequence[Gap]) -> Figure:
     axes.set_xlim(min(-0.02, *ends) - 0.003, max(ends) + 0.003)
     for words, side in (("← baseline better  ", "right"), ("  scGPT better →", "left")):
         axes.text(0, 1.015, words, transform=axes.get_xaxis_transform(), ha=side, va="bottom", size=9.5)
-    axes.set_xlabel("difference in mrr (mean reciprocal rank), with 95 % interval over query cells")
+    axes.set_xlabel("mrr (mean reciprocal rank) minus that of the strongest baseline, with 95 % interval over cells")
     axes.tick_params(left=False)
     axes.grid(axis="x", color="0.85", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    handles = [Line2D([], [], color=c, marker=m, linewidth=1.8, label=words) for c, m, words in DIFFERENCES.values()]
+    handles = [Line2D([], [], color=c, marker=m, linewidth=1.8, label=words) for c, m, words in MODELS.values()]
     figure.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9.5)
     return figure
 

@@ -277,88 +277,80 @@ def hits(row, model):
     return [row[model]["exact_hit@1"], row[model]["mrr"]]
 
 
-def gap(row, prefix="", metric="mrr"):
-    return [row[f"{prefix}gap"][metric], *(row[f"{prefix}interval"][metric][end] for end in ("low", "high"))]
+MODELS = {
+    "scGPT alone": "scgpt",
+    "scGPT averaged": "scgpt_ensemble",
+    "fusion averaged": "fusion_ensemble",
+    "tuned logreg": "logreg",
+}
+MINUS = {f"{name} minus it, mrr (95 %)": model for name, model in MODELS.items() if model != "logreg"}
+SCREENS = ("papalexi", "norman_subset")
 
 
-MODELS = {"scGPT alone": "scgpt", "fusion": "fusion", "tuned logreg": "logreg"}
-MINUS = {"scGPT minus it, mrr (95 %)": "", "fusion minus it, mrr (95 %)": "fusion_"}
+def pooled(screen, group="all_targets"):
+    return results(screen)["pooled"][group]
 
 
-def strongest(row):
-    """Name of the strongest baseline of a comparison or of a report's row; None in older ones."""
-    found = row.get("strongest")
-    return found["baseline"] if isinstance(found, dict) else found
+def gap(test):
+    return [test["gap"], test["low"], test["high"]]
 
 
-def splits():
-    return [row for row in results("norman_subset")["rows"].values() if row["mask"] == "all_targets"]
-
-
-def over_splits(*keys):
-    return float(np.mean([row[keys[0]][keys[1]] for row in splits()]))
-
-
-def pooled(name, model, metric="mrr"):
-    return [results("norman_subset")[name][model][metric][key] for key in ("gap", "low", "high")]
-
-
-def agree_with_row(line, row):
-    """A row of a table in the README: models, the strongest baseline by its name, and the gaps to it."""
-    for column, model in MODELS.items():
-        assert (line[column] == "-") == (model not in row)
-        agree(line[column], hits(row, model) if model in row else [])
-    name = strongest(row)
-    if name is None:
-        assert line["strongest baseline"] == "-"
-        return
-    assert line["strongest baseline"].startswith(f"{name}, ")
-    agree(line["strongest baseline"].removeprefix(name), hits(row, name))
-    for column, prefix in MINUS.items():
+def agree_with_tests(line, tests, baseline):
+    """The columns of a table that are gaps to the strongest baseline."""
+    for column, model in MINUS.items():
         if column in line:
-            gap = row[f"{prefix}gaps"][name]["mrr"]
-            agree(line[column], [gap["mean"], gap["low"], gap["high"]])
+            agree(line[column], gap(tests[model][baseline]))
 
 
 def test_real_cells_in_the_readme():
-    rows = results("norman_subset")["rows"]
-    *shown, means = table("README.md", "mask, split seed")
-    assert [line["mask, split seed"].replace(", ", "-") for line in shown] == list(rows)
-    for line, row in zip(shown, rows.values(), strict=True):
-        agree_with_row(line, row)
-    for column, model in MODELS.items():
-        agree(means[column], [over_splits(model, "exact_hit@1"), over_splits(model, "mrr")])
-    ours = [float(np.mean([row[strongest(row)][metric] for row in splits()])) for metric in ("exact_hit@1", "mrr")]
-    agree(means["strongest baseline"], ours)
-    for column, prefix in MINUS.items():
-        agree(means[column], pooled("pooled_strongest", prefix.strip("_") or "scgpt"))
+    groups = [(screen, group) for screen in SCREENS for group in results(screen)["pooled"]]
+    shown = table("README.md", "screen, mask")
+    assert [line["screen, mask"] for line in shown] == [", ".join(group) for group in groups]
+    for line, (screen, group) in zip(shown, groups, strict=True):
+        found = pooled(screen, group)
+        for column, model in (MODELS | {"strongest baseline": "strongest"}).items():
+            agree(line[column], hits(found["means"], model))
+        agree_with_tests(line, found["tests"], "strongest")
 
 
 def test_simulated_cells_in_the_readme():
-    default, scale = read_json(ROOT / "metrics" / "comparison.json"), results("norman_scale")["rows"]["specification"]
-    for line, row in zip(table("README.md", "simulated screen"), (default, scale), strict=True):
-        agree_with_row(line, row)
+    default, scale = table("README.md", "simulated screen")
+    comparison, old = (
+        read_json(ROOT / "metrics" / "comparison.json"),
+        results("norman_scale")["rows"]["specification"],
+    )
+    best = comparison["strongest"]["baseline"]
+    for column, model in MODELS.items():
+        agree(default[column], hits(comparison, model))
+        agree(scale[column], hits(old, model) if model in old else [])
+    assert default["strongest baseline"].startswith(f"{best}, ")
+    agree(default["strongest baseline"].removeprefix(best), hits(comparison, best))
+    agree_with_tests(default, comparison["tests"], best)
 
 
 def sentences():
     """Pattern of a sentence with its numbers in groups, and their values."""
-    subset, (first, *_) = results("norman_subset"), splits()
-    n = first["conditions"]
-    best = [1 / n, float(np.mean(1 / np.arange(1, n + 1)))]
     ablation = results("ablation")["rows"]
     lost = {row: ablation["default"]["mrr"] - ablation[row]["mrr"] for row in ("binned", "frozen")}
     interval = r"(\S+) in mrr \(95 % interval (\S+) to (\S+)\)"
-    return [
-        ("README.md", rf"subset alone, minus that baseline: {interval}", pooled("pooled_strongest", "scgpt")),
-        ("README.md", rf"fused with logistic regression, minus it: {interval}", pooled("pooled_strongest", "fusion")),
-        ("README.md", r"(\d+) conditions, (\d+) query cells per split", [n, first["queries"]]),
-        ("README.md", r"chance is (\S+) / (\S+)[ .]", best),
-        ("docs/results.md", r"x 500 genes, (\d+) conditions", [n]),
-        ("docs/results.md", r"together, (\S+) query cells", [subset["pooled"]["query_cells"]]),
+    found = [
         ("docs/results.md", r"\(`binned`\) cost (\S+) in mrr", [lost["binned"]]),
         ("docs/results.md", r"a frozen one costs (\S+)\.\s", [lost["frozen"]]),
         ("docs/results.md", r"regression of that time has (\S+) in mrr", [results("ablation")["logreg"]["mrr"]]),
-    ]  # fmt: skip
+    ]
+    for screen, words in (("papalexi", "Papalexi"), ("norman_subset", "Norman")):
+        tests, about = pooled(screen)["tests"], next(iter(results(screen)["rows"].values()))
+        n = about["conditions"]
+        chance = [1 / n, float(np.mean(1 / np.arange(1, n + 1)))]
+        found += [
+            ("README.md", rf"{words}, scGPT alone: {interval}", gap(tests["scgpt"]["strongest"])),
+            ("README.md", rf"{words}, fused: {interval}", gap(tests["fusion_ensemble"]["strongest"])),
+            ("README.md", rf"`{screen}`: (\d+) conditions, (\S+) query cells a split; chance is (\S+) / (\S+)[ .;]",
+             [n, about["queries"], *chance]),
+            ("docs/results.md", rf"`{screen}`, (\d+) splits together: (\S+) queries of (\S+) cells",
+             [len(pooled(screen)["splits"]), pooled(screen)["queries"], pooled(screen)["cells"]]),
+        ]  # fmt: skip
+    return found
 
 
 def test_sentences_with_numbers():
@@ -368,26 +360,35 @@ def test_sentences_with_numbers():
         agree(" ".join(found.groups()), values)
 
 
-def test_results_of_real_cells():
-    for line in table("docs/results.md", "minus"):
-        model, baseline = line["minus"].split(" minus ")
-        name = {"scGPT alone": "scgpt", "fusion": "fusion"}[model]
-        for metric in ("mrr", "exact_hit@1", "ndcg@5"):
-            agree(line[metric], pooled({"logreg": "pooled"}.get(baseline, "pooled_strongest"), name, metric))
-    for line in table("docs/results.md", "split seed"):
-        row = results("norman_subset")["rows"][f"all_targets-{line['split seed']}"]
-        for model in ("logreg", "logreg_genes", "lda", "scgpt", "fusion"):
-            agree(line[model], [row[model]["mrr"]])
-        assert line["strongest"] == f"`{strongest(row)}`"
+@pytest.mark.parametrize(("which", "screen"), enumerate(SCREENS))
+def test_results_of_real_cells(which, screen):
+    found = pooled(screen)
+    for line in table("docs/results.md", "model", which):
+        model = line["model"].strip("`").replace("strongest baseline", "strongest")
+        for metric in ("exact_hit@1", "mrr", "ndcg@5"):
+            agree(line[metric], [found["means"][model][metric]])
+        for column, baseline in (
+            ("minus the strongest, mrr (95 %)", "strongest"),
+            ("minus logreg, mrr (95 %)", "logreg"),
+        ):
+            if model not in found["tests"]:
+                assert line[column] == ""
+                continue
+            test = found["tests"][model][baseline]
+            agree(line[column], gap(test))
+            assert line[column].endswith(f", {test['finding']}")
+        agree(line["minus the stack, mrr (95 %)"], gap(found["stack"][model]) if model in found["stack"] else [])
 
 
 def test_results_of_several_cells():
     grid = pd.read_csv(ROOT / "results" / "reports" / "norman_subset" / "library_query.csv")
     grid = grid[(grid["part"] == "query") & (grid["labels"] == "canonical")]
     names = {"scGPT alone": "scgpt"}
-    for line in table("docs/results.md", "model"):
+    for line in table("docs/results.md", "model, cells"):
         ranked, _, similarity = line["ranked by"].partition(" library, ")
-        rows = grid[(grid["model"] == names.get(line["model"], line["model"])) & (grid["ranking"] == ranked)]
+        rows = grid[
+            (grid["model"] == names.get(line["model, cells"], line["model, cells"])) & (grid["ranking"] == ranked)
+        ]
         if similarity:
             rows = rows[(rows["embedding"] == "plain") & (rows["similarity"] == similarity.lower())]
         mrr = rows.set_index("cells_per_query")["mrr"]

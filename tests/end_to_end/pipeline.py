@@ -28,6 +28,7 @@ SMALL = {
     "logreg": {"features": ["log1p_depth"], "scaling": ["max_abs"], "c": {"evaluations": 3}},
     "logreg_genes": {"scaling": ["max_abs"], "gene_share": [1.0], "c": {"evaluations": 3}},
     "lda": {"features": ["log1p"], "shrinkage": [0.3, 0.7]},
+    "mlp": {"width": 8, "dropout": [0.5], "epochs": 2, "seeds": [0]},
     "pca": {"components": 10},
     "pretrain": {"layers": 1, "heads": 2, "width": 16, "epochs": 1},
     "finetune": {"schedule": {"epochs": 2}, "head": {"dim": 16}},

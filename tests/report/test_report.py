@@ -3,6 +3,7 @@
 import json
 import re
 from importlib import import_module
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -105,7 +106,16 @@ def probes(leaks=()) -> dict:
     return {"masks": masks, "leaks": list(leaks)}
 
 
-def make(folder, source="simulated", seeds=(0, 1), query="cell", skipped=1, training=True, models=TRAINED):
+def make(
+    folder,
+    source="simulated",
+    seeds=(0, 1),
+    query="cell",
+    skipped=1,
+    training=True,
+    models=TRAINED,
+    findings=MappingProxyType({}),
+):
     """Write what the stages before would have, then run compare and report."""
     about = {field: f"the {field}" for field in SHARED} | {
         "source": source,
@@ -190,6 +200,15 @@ def test_every_model_and_seed_has_its_row_the_losing_ones_too(simulated):
     validation = table(text, "Every model and seed", 1)
     assert validation["model"].tolist() == found["model"].tolist()[:-1]
     assert set(validation["validation mrr"]) == {"0.321"}
+
+
+def test_a_run_whose_training_failed_has_its_row_and_a_line_that_says_so(simulated, tmp_path):
+    text = make(tmp_path, findings={"scgpt-1": "the selection fit ended at chance: try this"})
+    rows = table(text, "Every model and seed")
+    pd.testing.assert_frame_equal(rows, table(simulated[1], "Every model and seed"))
+    section = text.split("## Every model and seed\n")[1].split("\n## ")[0]
+    assert re.search(r"\| chance .*\|\n\n- `scgpt-1`: the selection fit ended at chance: try this\.\n\n\|", section)
+    assert "fit ended" not in simulated[1]
 
 
 def test_the_verdict_names_the_number_of_missed_targets(simulated):

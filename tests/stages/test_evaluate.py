@@ -124,3 +124,11 @@ def test_combined_models_are_ranked_by_their_probabilities_where_others_use_a_li
     """They have no embedding."""
     found = evaluated(tmp_path, "models", evaluate={"ranking": "library"})
     assert {found[name]["provenance"]["ranking"] for name in ("stack", "fusion-0", "scgpt_ensemble")} == {"classifier"}
+
+
+def test_what_was_found_in_training_is_said_of_the_run_it_is_of(tmp_path):
+    training = {"trainable_parameters": 7, "finding": "the selection fit ended at chance"}
+    found = evaluated(tmp_path / "models", "models", facts={"scgpt-1": {"training": training}})
+    findings = {name: content["provenance"]["finding"] for name, content in found.items()}
+    assert findings == dict.fromkeys(found, None) | {"scgpt-1": "the selection fit ended at chance"}
+    assert evaluated(tmp_path / "baselines", "baselines")["logreg"]["provenance"]["finding"] is None

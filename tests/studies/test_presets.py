@@ -54,6 +54,22 @@ def test_the_norman_subset_has_three_splits_and_three_masks(root):
     assert all(params.seeds == [0, 1, 2, 3, 4] for params in rows)
 
 
+@pytest.mark.parametrize("name", ["papalexi", "norman_singles"])
+def test_no_setting_was_chosen_on_the_other_screens(root, name):
+    """They have those of the subset, but for cells, splits, and how long and how often is trained."""
+    best = resolve(load_preset("norman_subset"))["all_targets-42"].params.model_dump()
+    rows = [row.params for row in resolve(load_preset(name)).values()]
+    kinds = ["gem_group"] * 3 + ["cell"] * 3 if name == "norman_singles" else ["cell"] * 3
+    assert [params.split.kind for params in rows] == kinds
+    assert [params.split.seed for params in rows] == [42, 43, 44] * (len(rows) // 3)
+    for params in rows:
+        assert params.data.path.endswith(f"{name}.h5ad")
+        content = params.model_dump()
+        for section, keys in {"data": ["path"], "split": ["kind", "seed"], "mlp": ["seeds", "epochs"]}.items():
+            content[section] |= {key: best[section][key] for key in keys}
+        assert content == best | {"seeds": content["seeds"]}
+
+
 def test_presets_of_real_cells_have_the_best_settings(root):
     best = resolve(load_preset("real_cells"))["best"].params
     assert best.data.source == "h5ad"

@@ -1,6 +1,7 @@
 """Reports belong to code of this repository and agree with their JSON; a stale one is named with the reason."""
 
 import json
+import shutil
 import subprocess
 from importlib import import_module
 
@@ -11,6 +12,7 @@ from reverse_perturbation.storage import read_json
 from reverse_perturbation.studies.presets import load_preset, resolve
 from reverse_perturbation.studies.reports import (
     FOLDER,
+    OVERVIEW,
     PACKAGE,
     compact,
     git,
@@ -20,15 +22,25 @@ from reverse_perturbation.studies.reports import (
     rounded,
     save,
 )
+from reverse_perturbation.studies.screens import write_overview
 from tests.end_to_end.pipeline import ROOT
 from tests.studies.conftest import PRESET, commit
 
-REPORTS = ("norman_subset", "norman_scale", "ablation")
+REPORTS = ("norman_subset", "papalexi", "norman_singles", "norman_scale", "ablation")
 
 
 @pytest.fixture
 def root(monkeypatch):
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def report(root, name):
+    """The figures of a preset."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not made yet: reverse-perturbation experiments {name}")
+    return read_json(path)
 
 
 def trees():
@@ -46,14 +58,13 @@ def trees():
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_report_was_made_by_code_of_this_history(root, name):
-    code = read_json(FOLDER / f"{name}.json")["provenance"]["code"]
+def test_a_report_was_made_by_code_of_this_history(report, name):
+    code = report["provenance"]["code"]
     assert code in trees(), f"{name}.json claims code that no commit has; make the report again from a commit"
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_page_and_json_agree_in_code_preset_and_every_figure_of_the_main_table(root, name):
-    report = read_json(FOLDER / f"{name}.json")
+def test_page_and_json_agree_in_code_preset_and_every_figure_of_the_main_table(report, name):
     page = (FOLDER / f"{name}.md").read_text()
     assert report["provenance"]["preset"] == name
     assert f"`{report['provenance']['code'][:12]}`" in page
@@ -63,10 +74,23 @@ def test_page_and_json_agree_in_code_preset_and_every_figure_of_the_main_table(r
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_the_figures_are_compact_and_of_every_row(root, name):
+def test_the_figures_are_compact_and_of_every_row(report, name):
     text = (FOLDER / f"{name}.json").read_text()
     assert text.count("\n") < 500
-    assert json.loads(text)["rows"].keys() == load_preset(name).rows.keys()
+    assert report["rows"].keys() == load_preset(name).rows.keys()
+
+
+def test_the_page_of_all_screens_is_made_of_their_reports(root, tmp_path):
+    page = FOLDER / f"{OVERVIEW}.md"
+    if not page.exists():
+        pytest.skip(f"{page} is not made yet: make screens")
+    for name in REPORTS:
+        if (FOLDER / f"{name}.json").exists():
+            shutil.copy(FOLDER / f"{name}.json", tmp_path)
+    write_overview(tmp_path)
+    for ending in (".md", ".json"):
+        written = (tmp_path / OVERVIEW).with_suffix(ending).read_text()
+        assert (FOLDER / OVERVIEW).with_suffix(ending).read_text() == written, "make one of the reports again"
 
 
 def test_every_preset_with_a_report_is_listed(root, capsys):

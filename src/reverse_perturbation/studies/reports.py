@@ -119,7 +119,8 @@ def provenance(preset: Preset, rows: Mapping[str, Row]) -> dict[str, Any]:
 def summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a comparison that a report keeps: means, gaps and intervals of the tested metrics."""
     about, tested = comparison["provenance"], shown_in("tested")
-    row: dict[str, Any] = {name: about[name] for name in ("mask", "labels", "split_seed", "conditions", "queries")}
+    slice_of = ("mask", "labels", "split_kind", "split_seed", "conditions", "queries")
+    row: dict[str, Any] = {name: about[name] for name in slice_of}
     for model in [*about["models"], *about["baselines"]]:
         figures = comparison[model]
         row[model] = {metric: figures[metric] for metric in tested}

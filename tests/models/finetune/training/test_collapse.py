@@ -91,7 +91,7 @@ def course(*mrr, chance=0.15, variance=0.3, collapsed=False):
     "history",
     [
         course(0.1, 0.1, 0.1, 0.16),
-        course(0.16),
+        course(0.16, 0.1, 0.1),
         course(0.1, 0.1, 0.1, 0.1, chance=math.nan),  # too few cells
         course(math.nan, math.nan, chance=math.nan),  # a refit
     ],
@@ -103,13 +103,16 @@ def test_nothing_is_wrong(history):
 @pytest.mark.parametrize(
     ("history", "fit_name", "message"),
     [
-        (course(0.1, 0.1, 0.12), "selection", "the selection fit ended at chance: validation mrr is 0.120, .* 0.150; "),
+        (
+            course(0.1, 0.1, 0.12),
+            "selection",
+            "the selection fit ended at chance: validation mrr is 0.120, in none of 3 epochs above .* reach, 0.150; ",
+        ),
         (
             course(0.15),
             "selection",
             "at chance: .* lower finetune.head.dropout or .* where logreg is at chance as well",
         ),
-        (course(0.16, 0.1), "selection", "at chance: validation mrr is 0.100"),  # the second epoch is kept
         (
             course(0.3, 0.2, variance=1e-7, collapsed=True),
             "selection",

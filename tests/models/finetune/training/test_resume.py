@@ -98,18 +98,6 @@ def test_a_run_that_had_ended_is_not_trained_again(checkpoint, data, tmp_path, m
     same(run(checkpoint, data, tmp_path / "state.pt", config), first)
 
 
-def test_epoch_0_is_not_evaluated_twice(checkpoint, data, tmp_path):
-    def kill(found):
-        if found.epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(checkpoint, data, tmp_path / "state.pt", on_epoch=kill, include_untrained=True)
-    again = run(checkpoint, data, tmp_path / "state.pt", include_untrained=True)
-    assert [epoch.epoch for epoch in again[0]] == [0, 1, 2, 3, 4, 5]
-    same(again, run(checkpoint, data, include_untrained=True))
-
-
 @pytest.mark.parametrize("place", [0, 40, 0.3, 0.6, -1])
 def test_a_damaged_state_is_not_trained_on(checkpoint, data, tmp_path, place, capsys):
     """One flipped bit, in the checksum, in the archive's names, in numbers; and a file cut short."""

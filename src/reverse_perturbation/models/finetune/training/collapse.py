@@ -68,9 +68,9 @@ def has_collapsed(variance: float, start_variance: float) -> bool:
 def check_training(history: Sequence[Epoch], fit_name: Fit) -> str | None:
     """Say what is wrong with a fit that has ended, and what to try; None if nothing is.
 
-    Either it has collapsed, or the validation mrr of the epoch that is kept is no higher than :func:`chance_mrr`.
-    Neither stops an experiment: chance is a result, and other models may find more. Of a refit, which has no
-    validation cells, only collapse can be told.
+    Either it has collapsed, or in no epoch was validation mrr above :func:`chance_mrr`. Neither stops an experiment:
+    chance is a result, and other models may find more. Of a refit, which has no validation cells, only collapse can be
+    told.
     """
     last, kept = history[-1], chosen_epoch(history)
     if last.collapsed:
@@ -80,9 +80,10 @@ def check_training(history: Sequence[Epoch], fit_name: Fit) -> str | None:
             f"with a variance of {last.relative_variance:.1e} of their squared length; epoch {kept.epoch} is kept; "
             f"{ADVICE}"
         )
-    if kept.mrr <= kept.chance_mrr:
+    if all(epoch.mrr <= epoch.chance_mrr for epoch in history):
         return (
-            f"the {fit_name} fit ended at chance: validation mrr is {kept.mrr:.3f}, the same predictions assigned to "
-            f"the cells at random reach {kept.chance_mrr:.3f}; {AT_CHANCE_ADVICE}"
+            f"the {fit_name} fit ended at chance: validation mrr is {kept.mrr:.3f}, in none of {last.epoch} epochs "
+            "above what the same predictions assigned to the cells at random reach, "
+            f"{kept.chance_mrr:.3f}; {AT_CHANCE_ADVICE}"
         )
     return None

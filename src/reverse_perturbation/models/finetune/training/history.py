@@ -9,13 +9,12 @@ from dataclasses import dataclass
 class Epoch:
     """One line of the training curves.
 
-    The training loss is the mean objective, in nats. The validation loss is
-    the mean cross-entropy, without label smoothing, NaN without a classifier. ``exact_hit_at_1`` and ``mrr`` are the
-    classifier's; where there is none, those of a library of mean embeddings, whose own are ``library_...``.
-    ``exact_hit_at_1_error`` is the binomial standard error of ``exact_hit_at_1``. ``chance_mrr`` and
-    ``relative_variance`` are those of ``collapse``. A refit has no validation part left: ``relative_variance`` is then
-    that of some training cells, and all other validation figures are NaN. An epoch has ``collapsed`` when its
-    embeddings are all alike; it is the last.
+    The training loss is the mean objective, in nats. The validation loss is the mean cross-entropy, without label
+    smoothing, NaN without a classifier. ``exact_hit_at_1`` and ``mrr`` are the classifier's; where there is none, those
+    of a library of mean embeddings, whose own are ``library_...``. ``exact_hit_at_1_error`` is the binomial standard
+    error of ``exact_hit_at_1``. ``chance_mrr`` and ``relative_variance`` are those of ``collapse``. A refit has no
+    validation part left: ``relative_variance`` is then that of some training cells, and all other validation figures
+    are NaN. An epoch has ``collapsed`` when its embeddings are all alike; it is the last.
     """
 
     epoch: int
