@@ -27,8 +27,8 @@ SCREENS = {
     "norman_subset": "Real cells: a subset of Norman 2019, 33 conditions",
 }
 SIMULATED = "Simulated cells: they say nothing about biology"
-# Model -> colour, marker and words of its difference from the strongest baseline, which is chosen by cross-validation in
-# the known cells of each screen and split; in the order drawn.
+# Model -> colour, marker and words of its difference from the strongest baseline, which is chosen by cross-validation
+# in the known cells of each screen and split; in the order drawn.
 MODELS = {
     "scgpt": ("#444444", "s", "scGPT alone"),
     "scgpt_ensemble": ("#0072B2", "o", "scGPT alone, training seeds averaged"),

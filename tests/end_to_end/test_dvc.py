@@ -59,26 +59,33 @@ def test_after_a_run_there_is_nothing_to_do(repository):
 def test_small_results_are_in_git_and_large_ones_in_dvc(repository):
     call(repository, "git", "add", "-A")
     tracked = call(repository, "git", "ls-files").splitlines()
-    for name in ("metrics/comparison.json", "metrics/scgpt-0.json", "results/reports/report.md", "dvc.lock"):
+    small = ("metrics/comparison.json", "metrics/models/scgpt-0.json", "metrics/baselines/lda.json", "dvc.lock")
+    for name in (*small, "results/reports/report.md"):
         assert name in tracked
-    for name in ("data/prepared/cells.h5ad", "models/scgpt-0/final.safetensors", "data/predictions/pca/final.npz"):
+    predictions = ("baselines/pca", "trained/scgpt-0", "combined/stack")
+    large = (*(f"data/predictions/{name}/final.npz" for name in predictions), "data/scores/models/stack.npz")
+    for name in (*large, "data/prepared/cells.h5ad", "models/scgpt-0/final.safetensors"):
         assert (repository / name).exists()
         assert name not in tracked
+
+
+# What has a row for every model.
+EVALUATED = {"evaluate", "evaluate_baselines", "library_query", "compare", "analysis", "report"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("library.kind", "mean", {"evaluate", "evaluate_baseline", "analysis"}),
-        ("query.kind", "pseudobulk", {"evaluate", "evaluate_baseline", "analysis"}),
+        ("library.kind", "mean", {"evaluate", "evaluate_baselines", "analysis"}),
+        ("query.kind", "pseudobulk", {"evaluate", "evaluate_baselines", "analysis"}),
         ("targets.mrr", 0.5, {"compare"}),
-        ("finetune.schedule.epochs", 3, {"finetune", "fuse"}),
-        ("fusion.linear_learning_rate", 0.5, {"fuse"}),
-        ("launcher", "python -W ignore -m", {"finetune", "fuse", "embed"}),
-        ("scgpt.value_input", "binned", {"pretrain", "finetune", "fuse", "embed"}),
-        ("models", ["scgpt"], {"vocab_map", "library_query", "compare", "analysis", "report"}),
+        ("finetune.schedule.epochs", 3, {"finetune"}),
+        ("launcher", "python -W ignore -m", {"finetune", "embed"}),
+        ("scgpt.value_input", "binned", {"pretrain", "finetune", "embed"}),
+        ("models", ["scgpt"], {"vocab_map", "combine", *EVALUATED}),
         ("pca.components", 9, {"baseline"}),
+        ("mlp.width", 9, {"baseline"}),
         ("split.query_fraction", 0.3, {"split"}),
         ("data.simulated.seed", 5, {"prepare", "analysis"}),
     ],
@@ -107,13 +114,15 @@ def test_a_library_sweep_trains_nothing(repository):
     said = call(
         repository, "dvc", "exp", "run", "-S", "library.kind=raw_cell", "-S", "evaluate.ranking=library", "-n", "raw"
     )
-    assert "Running stage 'evaluate@scgpt-0'" in said
-    assert "Running stage 'finetune@0'" not in said
-    assert "Running stage 'fuse@0'" not in said
+    assert "Running stage 'evaluate'" in said
+    assert "Running stage 'evaluate_baselines'" in said
+    for stage in ("finetune@0", "embed@0", "combine"):
+        assert f"Running stage '{stage}'" not in said
     table = call(repository, "dvc", "exp", "show", "--csv", "--no-pager")
     assert any(line.startswith("raw,") or ",raw," in line for line in table.splitlines())
     moved = json.loads(call(repository, "dvc", "metrics", "diff", "HEAD", "raw", "--json"))
     assert moved["metrics/comparison.json"]["scgpt.mrr"]["diff"] != 0
+    assert moved["metrics/models/scgpt-0.json"]["mrr"]["diff"] != 0, "DVC reads the folder of metrics"
 
 
 @pytest.mark.slow
@@ -128,7 +137,7 @@ def test_a_library_sweep_reuses_the_trained_models(repository):
     moved = json.loads(call(repository, "dvc", "metrics", "diff", "library-mean", "library-raw-cell", "--json"))
     assert any("scgpt" in name for name in moved), "another library, another ranking"
     logs = call(repository, "dvc", "queue", "logs", "library-mean")
-    assert "Running stage 'evaluate@scgpt-0'" in logs
+    assert "Running stage 'evaluate'" in logs
     assert "Running stage 'finetune@0'" not in logs
     assert "Running stage" not in call(repository, *experiments), "every row is made"
 

@@ -135,7 +135,7 @@ def make(
         scores = Scores(np.array([f"c{i}" for i in range(40)], dtype=object), LABELS, CONDITIONS, proba(run.name))
         scores.save(run.scores(folder / "scores"))
         found = registry.compute(scores.scores, LABELS, CONDITIONS)
-        own = about | {"model": run.model, "training_seed": run.seed}
+        own = about | {"model": run.model, "training_seed": run.seed, "finding": findings.get(run.name)}
         rest = {"validation": dict.fromkeys(BRIEF, 0.321), "chance": registry.chance(LABELS, CONDITIONS)}
         if run.origin == "baselines":
             rest["cross_validation"] = held_out(mrr=0.25 if run.name == "logreg_default" else STRENGTH[run.name] / 10)

@@ -188,7 +188,8 @@ def training_curves(runs: Mapping[str, pd.DataFrame], path: str | Path, title: s
     for axis, (ylabel, columns) in zip(axes, panels, strict=True):
         styles = dict(zip(columns, ("--", "-"), strict=True))
         for name, run in runs.items():
-            for column, style in styles.items():
+            for column in run.columns.intersection(list(styles)):  # without a classifier there is no validation loss
+                style = styles[column]
                 # Dots, so that a run of one epoch is seen as well.
                 axis.plot(run.index, run[column], color=colours[name], linestyle=style, marker=".", markersize=4)
         axis.set(xlabel="epoch", ylabel=ylabel)

@@ -58,8 +58,9 @@ def tests_section(tests: Mapping[str, Any]) -> list[str]:
     return [
         "The headline tests: the gap in mrr to `logreg` and to the strongest baseline. p is of a paired bootstrap over "
         "cells, within conditions, corrected by Holm's method for all tests of this table. `ahead` and `behind`: "
-        "corrected p below 0.05; `equivalent`: two one-sided tests at 5 % show the gap within 5 % of the baseline's "
-        "mrr; `open`: neither. In the columns `seeds too` training seeds are resampled as well; with few seeds this "
+        "corrected p below 0.05; `equivalent`: two one-sided tests at 5 % show the gap within the share of the "
+        "baseline's mrr that the targets allow; `open`: neither. In the columns `seeds too` training seeds are "
+        "resampled as well; with few seeds this "
         "interval is still too narrow.",
         markdown(tests_table(tests)),
     ]
@@ -135,7 +136,8 @@ def report(
         *confidence_section(analysis, plots),
         "## Every model and seed",
         "`ranking` says what orders the conditions: a classifier's probabilities, or similarity to a library. "
-        "Validation figures come from fits that have not seen those cells.",
+        "Validation figures come from fits that have not seen those cells, but for the weights of the stack and of "
+        "fusion, a few numbers.",
         about_the_baselines(descriptions),
         markdown(models_table(metrics_files)),
         findings(metrics_files),
@@ -159,8 +161,9 @@ def strongest_section(comparison: Mapping[str, Any]) -> list[str]:
     best = comparison["strongest"]["baseline"]
     parts = [
         "## The strongest baseline",
-        f"`{best}` has the highest mrr of known cells, each held out once in cross-validation, on folds that all "
-        "baselines share; no query cell has a part in the choice. Baselines without class probabilities are left out.",
+        f"`{best}` has the highest mrr of known cells held out in cross-validation (`tuning.folds`; of one fold, the "
+        "validation part), on folds that all baselines share; no query cell has a part in the choice. "
+        "Baselines without class probabilities are left out.",
         markdown(strongest_table(comparison)),
     ]
     if best != REFERENCE_BASELINE:
