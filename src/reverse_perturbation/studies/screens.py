@@ -179,7 +179,7 @@ def _opening(preset: Preset, report: Mapping[str, Any], headline: MadeRow) -> li
         f"{made_by(report, preset.overrides)}",
         f"Settings other than in params.yaml ({preset.file}): "
         + ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())
-        + "; chosen by cross-validation inside the reference and validation cells.",
+        + ". Those of fine-tuning were chosen by cross-validation in the known cells of `norman_subset`, split 42.",
         ""
         if params.model_dump()[params.encoder].get("checkpoint")
         else f"No pretrained weights were used: {encoder} is a small model of its architecture, pretrained on the "

@@ -166,7 +166,7 @@ def test_what_is_found_in_either_fit_is_told_and_returned(run, tmp_path, capsys)
     changes = {"head__readout": ["cls"], "optimizer__backbone_learning_rate": 0.3, "schedule__warmup_fraction": 0.0}
     run(finetune_config(**PLAIN | changes))
     assert re.fullmatch(
-        r"the selection fit collapsed in epoch \d: .*; the final fit collapsed in epoch 1: .*", run.finding
+        r"the selection fit collapsed in epoch \d: .*\. the final fit collapsed in epoch 1: .*", run.finding
     )
     assert f"finetune: {run.finding}\n" in capsys.readouterr().out
     run(finetune_config(refit=False, **PLAIN | changes), folder=tmp_path / "one")
