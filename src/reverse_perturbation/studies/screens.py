@@ -270,10 +270,10 @@ def _every_model(rows: Mapping[str, MadeRow]) -> list[str]:
 
 def write_overview(folder: Path) -> None:
     """Write the page and the figures of all screens at once, from the reports of the presets that have been run."""
-    reports = {}
-    for name in preset_names():
-        if load_preset(name).report == "screens" and (path := (folder / name).with_suffix(".json")).exists():
-            reports[name] = read_json(path)
+    names = [name for name in preset_names() if load_preset(name).report == "screens"]
+    files = {name: path for name in names if (path := (folder / name).with_suffix(".json")).exists()}
+    found = {name: read_json(path) for name, path in files.items()}
+    reports = {name: report for name, report in found.items() if "screen" in report}  # older ones lack it
     groups = {(name, group): found for name, report in reports.items() for group, found in report["pooled"].items()}
     rows = [
         {"screen": f"[{name}]({name}.md)", "mask": group, "model": model}
