@@ -148,7 +148,8 @@ def test_tables_of_experiments_have_names_and_columns():
     """DVC matches each pattern with a column's name from its beginning; without names no row can be told."""
     columns = {"Experiment", *paths(KEYS), *paths(read_json(ROOT / "metrics" / "comparison.json"))}
     for name in ("logreg_default", "pca"):
-        columns |= {f"metrics/{name}.json:{path}" for path in paths(read_json(ROOT / "metrics" / f"{name}.json"))}
+        file = f"metrics/baselines/{name}.json"
+        columns |= {f"{file}:{path}" for path in paths(read_json(ROOT / file))}
     shown = [
         keep for page in DOCS for keep in re.findall(r"dvc exp show --drop '\.\*' --keep '([^']+)'", page.read_text())
     ]
@@ -201,7 +202,7 @@ def newcomer(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_example_baseline_is_one_of_the_models(newcomer):
-    metrics = read_json(newcomer / "metrics" / "centroid.json")
+    metrics = read_json(newcomer / "metrics" / "baselines" / "centroid.json")
     assert metrics["mrr"] > 1.3 * metrics["chance"]["mrr"], "it learned something"
     assert len(pd.read_csv(newcomer / "models" / "centroid" / "choices.csv")) == 3
     comparison = read_json(newcomer / "metrics" / "comparison.json")
@@ -216,7 +217,7 @@ def test_the_example_baseline_is_one_of_the_models(newcomer):
 
 @pytest.mark.slow
 def test_the_example_metric_is_in_the_places_it_names(newcomer):
-    metrics = read_json(newcomer / "metrics" / "scgpt-0.json")
+    metrics = read_json(newcomer / "metrics" / "models" / "scgpt-0.json")
     assert 0.5 < metrics["outranked"] < 1
     assert metrics["chance"]["outranked"] == 0.5
     comparison = read_json(newcomer / "metrics" / "comparison.json")
@@ -347,7 +348,7 @@ def sentences():
             ("README.md", rf"{words}, fused: {interval}", gap(tests["fusion_ensemble"]["strongest"])),
             ("README.md", rf"`{screen}`: (\d+) conditions, (\S+) query cells a split; chance is (\S+) / (\S+)[ .;]",
              [n, about["queries"], *chance]),
-            ("docs/results.md", rf"`{screen}`, (\d+) splits together: (\S+) queries of (\S+) cells",
+            ("docs/results.md", rf"`{screen}`, splits together: (\d+), (\S+) queries of (\S+) cells",
              [len(pooled(screen)["splits"]), pooled(screen)["queries"], pooled(screen)["cells"]]),
         ]  # fmt: skip
     return found

@@ -24,6 +24,7 @@ def hit_curves(rows: pd.DataFrame, n_conditions: int, path: str | Path, title: s
     """Draw hit@k over k; rows have model, k, exact_hit, relevant_hit."""
     figure, axes = _figure(2, title, sharey=True)
     for axis, column, name in zip(axes, ("exact_hit", "relevant_hit"), ("exact", "shares a gene"), strict=True):
+        axis.set_prop_cycle(color=mpl.color_sequences["tab20"])  # more models than the ten colours of the default
         for model, curve in rows.groupby("model", sort=False):
             axis.plot(curve["k"], curve[column], marker=".", label=model)
         axis.set(xlabel="k", ylabel="hit@k" if axis is axes[0] else "", title=name)
