@@ -38,7 +38,11 @@ def norman_subset_h5ad(folder: Path) -> bytes:
     """Return a file as PerturBench's: two cells of Norman's, one of another data set, about 100 UMIs each."""
     logs = sp.csr_matrix(np.log1p(np.array([[1.0, 0, 2], [3, 0, 0], [0, 4, 1]]) * 100))
     obs = pd.DataFrame(
-        {"dataset": ["norman19", "other", "norman19"], "condition": ["A", "B", "control"], "ncounts": [100.0, 100.0, 101.0]},
+        {
+            "dataset": ["norman19", "other", "norman19"],
+            "condition": ["A", "B", "control"],
+            "ncounts": [100.0, 100.0, 101.0],
+        },
         index=["AA-1", "AC-1", "AG-2"],
     )
     path = folder / "devel.h5ad"
