@@ -38,7 +38,7 @@ def test_another_table_is_refused(broken, message):
         singles_cells(broken(singles_table()))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html></html>", singles_tsv_gz()[:-20]])
+@pytest.mark.parametrize("content", [b"", b"<html></html>", singles_tsv_gz()[:-20]], ids=["empty", "page", "cut"])
 def test_a_damaged_file_is_refused(tmp_path, content):
     path = tmp_path / "cells.tsv.gz"
     path.write_bytes(content)
