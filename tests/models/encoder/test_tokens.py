@@ -1,8 +1,10 @@
 """Cells end to end, taken apart and padded."""
 
 import numpy as np
+import pytest
+import torch
 
-from reverse_perturbation.models.encoder.tokens import Tokens
+from reverse_perturbation.models.encoder.tokens import DeviceTokens, Tokens
 
 
 def tokens_of(*cells: dict[int, float]) -> Tokens:
@@ -46,3 +48,21 @@ def test_only_leaves_out_tokens_and_keeps_every_cell():
     tokens = tokens_of({0: 1.0, 2: 2.0}, {1: 5.0}, {}, {0: 3.0, 1: 1.0})
     some = tokens.only(np.array([False, True, False, True, True]))
     assert [cell(some, i) for i in range(4)] == [{2: 2.0}, {}, {}, {0: 3.0, 1: 1.0}]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 0], [2], [1, 2]])
+def test_a_device_makes_the_same_batches(rows):
+    tokens = tokens_of({0: 1.0, 2: 2.0}, {1: 5.0}, {}, {0: 3.0, 1: 1.0, 2: 1.5})
+    here = tokens.batch(np.array(rows))
+    there = DeviceTokens(tokens, torch.device("cpu")).batch(np.array(rows))
+    for name in ("ids", "values", "padding"):
+        wanted, found = getattr(here, name), getattr(there, name)
+        assert torch.equal(wanted, found), name
+        assert wanted.dtype == found.dtype, name
+
+
+def test_a_device_makes_batches_of_cells_without_genes():
+    batch = DeviceTokens(tokens_of({}, {}), torch.device("cpu")).batch(np.array([1, 0]))
+    assert batch.ids.tolist() == [[101], [101]]
+    assert batch.values.tolist() == [[-2], [-2]]
+    assert not batch.padding.any()

@@ -103,3 +103,47 @@ class Tokens:
         genes[:, 0] = False
         ids[genes], values[genes] = taken.ids, taken.values
         return Batch(torch.from_numpy(ids), torch.from_numpy(values), torch.from_numpy(~present))
+
+
+class DeviceTokens:
+    """Tokens kept on a GPU, which makes the batches there: a step then waits for no copy.
+
+    Parameters
+    ----------
+    tokens
+        Of many cells.
+    device
+        Where to keep them.
+    """
+
+    def __init__(self, tokens: Tokens, device: torch.device):
+        self.lengths = tokens.lengths
+        self._special = (tokens.cls_id, tokens.pad_id, tokens.pad_value)
+        # One more token, so that there is one to read and drop where no cell has any.
+        self._ids = torch.from_numpy(np.append(tokens.ids, np.int32(tokens.pad_id))).to(device)
+        self._values = torch.from_numpy(np.append(tokens.values, np.float32(tokens.pad_value))).to(device)
+        self._offsets = torch.from_numpy(tokens.offsets).to(device)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Return some cells, as :meth:`Tokens.batch` does."""
+        cls_id, pad_id, pad_value = self._special
+        device = self._ids.device
+        wanted = torch.from_numpy(rows).to(device)
+        start, stop = self._offsets[wanted, None], self._offsets[wanted + 1, None]
+        # One before a cell's first gene is the place of its <cls>.
+        place = start + torch.arange(-1, int(self.lengths[rows].max(initial=0)), device=device)
+        padding = place >= stop
+        no_gene = padding | (place < start)
+        place = place.masked_fill(no_gene, 0)
+        ids = self._ids[place].long().masked_fill(no_gene, pad_id)
+        ids[:, 0] = cls_id
+        return Batch(ids, self._values[place].masked_fill(no_gene, pad_value), padding)
+
+
+def on_device(tokens: TokenSource, device: torch.device) -> TokenSource:
+    """Keep tokens on a GPU if they leave most of its memory free; else, and on a CPU, return them as they are."""
+    if device.type != "cuda" or not isinstance(tokens, Tokens):
+        return tokens
+    free, _ = torch.cuda.mem_get_info(device)
+    size = tokens.ids.nbytes + tokens.values.nbytes + tokens.offsets.nbytes
+    return DeviceTokens(tokens, device) if size < free / 4 else tokens

@@ -132,11 +132,12 @@ def _about(model: EncoderClassifier, tokens: Tokens, checkpoint_sha256: str) -> 
     digest = hashlib.sha256(repr((tokens.cls_id, tokens.pad_value, len(tokens.lengths), len(tokens.ids))).encode())
     for part in (tokens.ids, tokens.values, tokens.offsets):
         digest.update(np.ascontiguousarray(part).data)
+    code = [sha256(inspect.getfile(part)) for part in (type(model.backbone), type(model.backbone.layers[0]), heads)]
     n_rows = len(tokens.lengths) + (len(tokens.ids) if model.frozen_states_per_token else 0)
     return {
         "checkpoint_sha256": checkpoint_sha256,
         "tokens_sha256": digest.hexdigest(),
-        "code_sha256": [sha256(inspect.getfile(code)) for code in (type(model.backbone), heads)],
+        "code_sha256": code,
         "frozen_layers": model.frozen_layers,
         "readout": None if model.frozen_states_per_token else list(model.readout.parts),
         "dtype": model.config.cache.dtype,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from reverse_perturbation.models.encoder.batches import inference_batches
-from reverse_perturbation.models.encoder.tokens import TokenSource
+from reverse_perturbation.models.encoder.tokens import TokenSource, on_device
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 
 
@@ -32,6 +32,7 @@ def predict(
         int [n], the row of each result; float32 [n, dim] and [n, n_conditions], None without a classifier.
     """
     model.to(device).eval()
+    tokens = on_device(tokens, device)
     batches = inference_batches(rows, tokens.lengths, model.backbone.width, device)
     batches = batches[share] or batches[:1]  # a process too many repeats the first one's work
     order = np.concatenate(batches)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.ranks.per_query import exact_hit, reciprocal_rank
 from reverse_perturbation.metrics.ranks.ranking import Ranking
 from reverse_perturbation.models.encoder.batches import training_batches
-from reverse_perturbation.models.encoder.tokens import TokenSource
+from reverse_perturbation.models.encoder.tokens import TokenSource, on_device
 from reverse_perturbation.models.finetune.inference.predict import predict_in_order
 from reverse_perturbation.models.finetune.network.adapters import frozen_while
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
@@ -124,6 +124,7 @@ def fit(
     device = accelerator.device
     torch.manual_seed(seed)
     model.to(device)
+    data = replace(data, tokens=on_device(data.tokens, device))
     log_prior = None
     if config.sampler.kind == "balanced" and config.sampler.prior_correction:
         log_prior = natural_log_prior(data.targets[data.train], len(data.conditions)).to(device)
@@ -189,7 +190,7 @@ def _train_epoch(
     total, seen = 0.0, 0
     tokens, rows, targets, cell_ids = data.tokens, data.train, data.targets, data.cell_ids
     if data.resample is not None:
-        tokens, rows = data.resample(state.rng), np.arange(len(data.train))
+        tokens, rows = on_device(data.resample(state.rng), accelerator.device), np.arange(len(data.train))
         targets, cell_ids = targets[data.train], cell_ids[data.train]
     batches = training_batches(rows, targets, tokens.lengths, config.sampler, state.rng)
     for start in range(0, len(batches), config.optimizer.accumulation):

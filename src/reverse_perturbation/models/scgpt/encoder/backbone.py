@@ -1,10 +1,4 @@
-"""scGPT's transformer with its attention written out.
-
-The model is upstream's own ``TransformerModel``; only the stack of layers is ours, because upstream's,
-``nn.TransformerEncoder``, takes a fused path in eval mode that skips adapters put on its weights, and never calls
-``out_proj`` as a module (pytorch #128413, #132700). The layers carry the names of the official checkpoint, which was
-saved with flash attention: ``transformer_encoder.layers.N.self_attn.Wqkv`` and so on.
-"""
+"""scGPT's transformer: upstream's own ``TransformerModel`` with our stack of layers (see ``layers``)."""
 
 import re
 import warnings
@@ -14,11 +8,11 @@ from math import inf
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import relu, scaled_dot_product_attention
 
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.interface import Backbone
 from reverse_perturbation.models.encoder.tokens import Batch
+from reverse_perturbation.models.scgpt.encoder.layers import LayerStack
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # scgpt says at import that flash_attn is absent; it is not needed
@@ -135,71 +129,6 @@ def _are(values: tuple[Any, ...]) -> str:
     return "are" if len(values) > 1 else "is"
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention from explicit calls; every weight is used through its module's ``forward``."""
-
-    def __init__(self, width: int, heads: int, dropout: float):
-        super().__init__()
-        self.heads = heads
-        self.dropout = nn.Dropout(dropout)
-        self.Wqkv = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-        # As nn.MultiheadAttention initialises.
-        nn.init.xavier_uniform_(self.Wqkv.weight)
-        nn.init.zeros_(self.Wqkv.bias)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        """Attend within x [batch, tokens, width] to the tokens ``allowed`` [batch, 1, 1, tokens] says."""
-        batch, tokens, width = x.shape
-        qkv = self.Wqkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        dropout = self.dropout.p if self.training else 0.0
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
-
-
-class EncoderLayer(nn.Module):
-    """One transformer layer, normalised after each part, with ReLU, as scGPT's."""
-
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
-        super().__init__()
-        self.self_attn = SelfAttention(width, heads, dropout)
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        """Map x [batch, tokens, width] to the same shape."""
-        x = self.norm1(x + self.dropout1(self.self_attn(x, allowed)))
-        return self.norm2(x + self.dropout2(self.linear2(self.dropout(relu(self.linear1(x))))))
-
-
-class LayerStack(nn.Module):
-    """The stack of layers, called as upstream calls ``nn.TransformerEncoder``."""
-
-    def __init__(self, architecture: Architecture):
-        super().__init__()
-        a = architecture
-        self.layers = nn.ModuleList(EncoderLayer(a.width, a.heads, a.hidden, a.dropout) for _ in range(a.layers))
-
-    def forward(
-        self, src: Tensor, src_key_padding_mask: Tensor, first_layer: int = 0, last_layer: int | None = None
-    ) -> Tensor:
-        """Run layers ``first_layer`` to before ``last_layer`` on src [batch, tokens, width].
-
-        ``src_key_padding_mask`` [batch, tokens] is True at padding, which no token attends to.
-        """
-        allowed = ~src_key_padding_mask[:, None, None, :]
-        for layer in self.layers[first_layer:last_layer]:
-            src = layer(src, allowed)
-        return src
-
-
 # Never trained here: these predict values, and nothing of the classifier depends on them.
 DECODERS = re.compile(r"^(decoder|mvc_decoder|cls_decoder|flag_encoder|grad_reverse_discriminator)\b")
 LAYER = r"transformer_encoder\.layers\.\d+\."
@@ -242,7 +171,7 @@ class ScgptBackbone(TransformerModel, Backbone):  # type: ignore[misc]
             n_input_bins=a.n_bins,
             use_fast_transformer=False,
         )
-        self.transformer_encoder = LayerStack(a)
+        self.transformer_encoder = LayerStack(a.layers, a.width, a.heads, a.hidden, a.dropout)
 
     @property
     def width(self) -> int:
