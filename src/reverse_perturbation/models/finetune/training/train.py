@@ -180,7 +180,8 @@ def _start(model: EncoderClassifier, data: TrainingData, config: Finetune, seed:
 
 def make_optimizer(model: EncoderClassifier) -> AdamW:
     """Build AdamW with the backbone's weights (if any are trained) and the head's in groups of their own."""
-    return AdamW(model.parameter_groups(), weight_decay=model.config.optimizer.weight_decay)
+    on_gpu = next(model.parameters()).is_cuda
+    return AdamW(model.parameter_groups(), weight_decay=model.config.optimizer.weight_decay, fused=on_gpu or None)
 
 
 def _train_epoch(
