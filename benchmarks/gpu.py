@@ -220,12 +220,19 @@ def embed(norman: Norman) -> list[Row]:
         finally:
             layers.PACKED = frozenset({"cuda"})
 
+    def compiled(n_cells: int) -> np.ndarray:
+        for layer in model.backbone.layers:
+            layer.compile(dynamic=True)
+        return ours(frozenset({DEVICE.type}), n_cells)
+
     theirs = as_upstream(model, kept, rows)
     ways: dict[str, tuple[Callable[[], np.ndarray], int]] = {
         "nn.TransformerEncoder, batches of 64 in order": (theirs, min(2048, len(rows))),
         "padded, cells of similar length": (partial(ours, frozenset()), len(rows)),
         "packed": (partial(ours, frozenset({DEVICE.type})), len(rows)),
     }
+    if GPU:
+        ways["packed, compiled"] = (compiled, len(rows))
     rate = matrix_rate_of(norman)
     table = []
     for name, (call, n_cells) in ways.items():
@@ -318,10 +325,14 @@ def finetune(norman: Norman) -> list[Row]:
     conditions, targets = np.unique(cells.conditions.astype(str), return_inverse=True)
     accelerator = Accelerator(mixed_precision="bf16" if GPU else "no")
     table = []
-    for mode, adaptation in MODES.items():
+    compiled = "full, compiled layers"
+    for mode, adaptation in (MODES | ({compiled: MODES["full"]} if GPU else {})).items():
         config = finetune_config(adaptation=adaptation, augmentation={"mixing": 1})
         torch.manual_seed(0)
         model = EncoderClassifier(checkpoint.backbone, checkpoint.token_ids(screen), len(conditions), config)
+        if mode == compiled:
+            for layer in model.backbone.layers:
+                layer.compile(dynamic=True)
         rows = np.arange(len(some))
         data = TrainingData(cells.cell_ids, tokens, targets, list(conditions), rows, rows[:0])
         with peak() as most:

@@ -67,3 +67,23 @@ def test_attention_dropout_acts_on_packed_cells_in_training(stack, padding, stat
         assert torch.equal(stack.eval()(states, padding), stack(states, padding))
         stack.train()
         assert not torch.equal(stack(states, padding), stack(states, padding))
+
+
+def test_half_precision_moves_packed_states_little(stack, padding, states, monkeypatch):
+    monkeypatch.setattr(layers, "PACKED", {"cpu"})
+    with torch.no_grad():
+        whole = stack(states, padding)[~padding]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = stack(states, padding)[~padding]
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, whole)
+    assert torch.cosine_similarity(half, whole).min() > 0.999
+
+
+def test_norm_keeps_the_precision_of_its_input():
+    norm = layers.Norm(8)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(norm(x), torch.nn.functional.layer_norm(x, (8,), norm.weight, norm.bias))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert norm(x.bfloat16()).dtype == torch.bfloat16

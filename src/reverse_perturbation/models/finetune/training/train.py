@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import AdamW
@@ -32,6 +32,7 @@ from reverse_perturbation.models.recipe.schedule import make_schedule
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.sections import Finetune, Library
 
+Step = tuple[Tensor, float, np.ndarray]  # mean loss of a batch, how many cells it counts for, and their rows
 LIBRARY_CELLS = 50  # training cells a condition in the library of each epoch: enough for its mean, and quick to embed
 VARIANCE_CELLS = 500  # training cells on which a refit watches for collapse: as many as a small validation part
 MEANS = Library(
@@ -189,6 +190,7 @@ def _train_epoch(
 ) -> float:
     state.model.train()
     total, seen = 0.0, 0
+    waiting: list[Step] = []
     tokens, rows, targets, cell_ids = data.tokens, data.train, data.targets, data.cell_ids
     if data.resample is not None:
         tokens, rows = on_device(data.resample(state.rng), accelerator.device), np.arange(len(data.train))
@@ -197,16 +199,15 @@ def _train_epoch(
     for start in range(0, len(batches), config.optimizer.accumulation):
         group = batches[start : start + config.optimizer.accumulation]
         size = sum(map(len, group))
+        steps: list[Step] = []
         state.optimizer.zero_grad(set_to_none=True)
         for batch in group:
             share, weight = _share(batch, accelerator)
             with accelerator.autocast():
                 output = state.model(tokens.batch(share).to(accelerator.device))
                 loss = objective(output, torch.from_numpy(targets[share]).to(accelerator.device))
-            if not torch.isfinite(loss):
-                raise InputError(f"loss is {loss.item()} in the batch of cells {', '.join(cell_ids[share])}; {ADVICE}")
             accelerator.backward(loss * (weight / size))
-            total += loss.item() * weight
+            steps.append((loss.detach(), weight, share))
         if accelerator.num_processes > 1:
             _add_gradients(state.model, accelerator)
         nn.utils.clip_grad_norm_(state.model.parameters(), config.optimizer.clip_norm)
@@ -215,7 +216,21 @@ def _train_epoch(
         if state.ema:
             state.ema.update(state.model)
         seen += size
+        # Those of the step before: reading the loss of this one would let a GPU wait for the next.
+        total += _loss(waiting, cell_ids)
+        waiting = steps
+    total += _loss(waiting, cell_ids)
     return float(accelerator.reduce(torch.tensor(total, dtype=torch.float64, device=accelerator.device), "sum")) / seen
+
+
+def _loss(steps: Sequence[Step], cell_ids: np.ndarray) -> float:
+    """Return the sum over cells; an error if it is not finite."""
+    total = 0.0
+    for loss, weight, rows in steps:
+        if not math.isfinite(value := loss.item()):
+            raise InputError(f"loss is {value} in the batch of cells {', '.join(cell_ids[rows])}; {ADVICE}")
+        total += value * weight
+    return total
 
 
 def _share(batch: np.ndarray, accelerator: Accelerator) -> tuple[np.ndarray, float]:

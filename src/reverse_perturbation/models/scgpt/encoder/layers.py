@@ -48,7 +48,7 @@ class Packed:
 
     def pack(self, padded: Tensor) -> Tensor:
         """Return [n_tokens, ...] from [batch, tokens, ...]."""
-        return padded.flatten(0, 1)[self.place]
+        return padded.flatten(0, 1).index_select(0, self.place)  # indexing's gradient sorts, this one's does not
 
     def pad(self, packed: Tensor) -> Tensor:
         """Return [batch, tokens, ...] from [n_tokens, ...], zero at padding."""
@@ -66,6 +66,18 @@ class Packed:
         longest = self.real.shape[1]
         mixed = varlen_attn(q, k, v, self.offsets, self.offsets, longest, longest)
         return cast(Tensor, mixed).flatten(1)
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm in the precision of its input.
+
+    With autocast PyTorch's own returns float32: on a GPU, where layers wait for memory, a third fewer cells a second.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the shape and the dtype of x."""
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return torch.native_layer_norm(x, self.normalized_shape, weight, bias, self.eps)[0]
 
 
 class SelfAttention(nn.Module):
@@ -96,8 +108,8 @@ class EncoderLayer(nn.Module):
         self.self_attn = SelfAttention(width, heads, dropout)
         self.linear1 = nn.Linear(width, hidden)
         self.linear2 = nn.Linear(hidden, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm1 = Norm(width)
+        self.norm2 = Norm(width)
         self.dropout = nn.Dropout(dropout)
         self.dropout1 = nn.Dropout(dropout)
         self.dropout2 = nn.Dropout(dropout)
@@ -125,8 +137,10 @@ class LayerStack(nn.Module):
         """
         layers = self.layers[first_layer:last_layer]
         if src.device.type in PACKED:
-            packed = Packed(src_key_padding_mask)
-            return packed.pad(_run(layers, packed.pack(src), packed))
+            packed, device = Packed(src_key_padding_mask), src.device.type
+            half = torch.is_autocast_enabled(device)
+            states = packed.pack(src.to(torch.get_autocast_dtype(device)) if half else src)
+            return packed.pad(_run(layers, states, packed).to(src.dtype))
         return _run(layers, src, Padded(~src_key_padding_mask[:, None, None, :]))
 
 
