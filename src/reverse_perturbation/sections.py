@@ -73,13 +73,25 @@ class Split(Section):
     max_duplicates: Dropout
 
 
+NO_CHECKPOINT = "data/no_checkpoint"
+
+
 class Scgpt(Section):
     """The checkpoint and its input."""
 
-    checkpoint: str | None
+    checkpoint: str
     value_input: ValueInput
     zero_genes: bool
     max_tokens: Count
+
+    @property
+    def given(self) -> str | None:
+        """The folder of a checkpoint; None where none is given.
+
+        A path stands for none, as null could not be a dependency in dvc.yaml: without one, another checkpoint under
+        the same path would leave the results of the first.
+        """
+        return None if self.checkpoint == NO_CHECKPOINT else self.checkpoint
 
 
 class Pretrain(Section):

@@ -42,9 +42,9 @@ def provide(params: Params, load: Callable[[], MaskedScreen], folder: str | Path
     folder
         Where to write.
     """
-    if params.scgpt.checkpoint is not None:
-        given = load_checkpoint(params.scgpt.checkpoint)
-        print(f"pretrain: nothing to train, {params.scgpt.checkpoint} is given: {given.report}")
+    if (path := params.scgpt.given) is not None:
+        given = load_checkpoint(path)
+        print(f"pretrain: nothing to train, {path} is given: {given.report}")
         save_checkpoint(folder, given.backbone, given.vocabulary, given.architecture)
         return
     screen = load()

@@ -26,7 +26,7 @@ def default_vocabulary() -> dict[str, int]:
 
 def read_vocabulary(params: Params) -> dict[str, int]:
     """Return token -> id of ``scgpt.checkpoint``, or the official vocabulary where no checkpoint is given."""
-    folder = params.scgpt.checkpoint
+    folder = params.scgpt.given
     return default_vocabulary() if folder is None else read_vocabulary_file(folder)
 
 
