@@ -4,11 +4,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
+from scipy.stats import rankdata
 from sklearn.metrics.pairwise import cosine_similarity
 
+from reverse_perturbation.gpu import gpu
 from reverse_perturbation.retrieval import library
 from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.sections import Library
@@ -230,3 +233,58 @@ def test_memory_does_not_grow_with_the_number_of_queries(kind, similarity):
 def test_every_cell_needs_a_label(similarity):
     with pytest.raises(ValueError, match="have 2 labels"):
         ranker("mean", similarity).fit(np.ones((3, 2)), np.full(2, A))
+
+
+DEVICE = gpu() or torch.device("cpu")
+
+
+def on_device_and_with_numpy(fitted: LibraryRanker, queries: np.ndarray, monkeypatch) -> list[tuple[np.ndarray, ...]]:
+    """Search in blocks of 50 queries, and leave out the votes where there are none."""
+    monkeypatch.setattr(library, "BLOCK", 50)
+    monkeypatch.setattr(library, "gpu", lambda: None)
+    found = fitted.search(queries, DEVICE), fitted.search(queries)
+    assert [each is None for each in found[0]] == [each is None for each in found[1]]
+    assert [each.dtype for each in found[0] if each is not None] == [
+        each.dtype for each in found[1] if each is not None
+    ]
+    return [tuple(each for each in pair if each is not None) for pair in found]
+
+
+def of_forty_conditions(rng: np.random.Generator) -> np.ndarray:
+    """Of 1 to 40 cells each, 820 in all."""
+    return rng.permutation(np.repeat([f"G{i}" for i in range(40)], np.arange(1, 41)))
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_device_gives_the_same_ranks(monkeypatch, kind, similarity):
+    rng = np.random.default_rng(0)
+    fitted = ranker(kind, similarity, 9).fit(rng.standard_normal((820, 16)), of_forty_conditions(rng))
+    ours, theirs = on_device_and_with_numpy(fitted, rng.standard_normal((120, 16)), monkeypatch)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+        assert (rankdata(a, axis=1) == rankdata(b, axis=1)).all()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_a_device_gives_the_same_ties(monkeypatch, kind, similarity):
+    """Every sum is exact: corners of a cube around 0 of four dimensions, whose lengths are 2 and 4."""
+    rng = np.random.default_rng(0)
+    half = rng.choice([-1.0, 1.0], (410, 4)) * rng.choice([1.0, 2.0], (410, 1))
+    fitted = ranker(kind, similarity, 9).fit(np.concatenate([half, -half]), of_forty_conditions(rng))
+    ours, theirs = on_device_and_with_numpy(fitted, rng.choice([-1.0, 1.0], (120, 4)), monkeypatch)
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(a, b)
+    if kind == "raw_cell_vote":
+        assert (np.floor(theirs[1]).sum(axis=1) > 9).all(), "those level with the ninth vote too"
+
+
+def test_the_gpu_is_taken_where_there_is_one(screen, monkeypatch):
+    reference, labels, queries = screen
+    fitted, places, search = ranker("raw_cell_vote").fit(reference, labels), [], library._search_on
+    monkeypatch.setattr(library, "_search_on", lambda device, *args: places.append(device) or search(device, *args))
+    for device in (None, DEVICE):
+        monkeypatch.setattr(library, "gpu", lambda device=device: device)
+        fitted.scores(queries)
+        assert places == ([] if device is None else [DEVICE])

@@ -1,11 +1,20 @@
 """Libraries: vectors that stand for a condition, and the ranker that searches them, exactly and in bounded memory."""
 
 import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reverse_perturbation.gpu import gpu
 from reverse_perturbation.sections import Library
 
+if TYPE_CHECKING:
+    import torch
+
+# From prepared queries, float32 [n, d], the nearness of each condition's nearest vector and the votes of the k nearest,
+# both [n, n_conditions]; no votes where k is 0.
+Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 BLOCK = 512  # queries at once: with 67,152 vectors 138 MB of nearness, and as much again to find the k nearest
 
 
@@ -57,8 +66,15 @@ class LibraryRanker:
         nearest, votes = self.search(queries)
         return nearest if votes is None else votes
 
-    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def search(self, queries: np.ndarray, device: "torch.device | None" = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Search once for both ways of scoring.
+
+        Parameters
+        ----------
+        queries
+            float [n_queries, d].
+        device
+            Where PyTorch computes; None: the GPU, or where there is none NumPy does.
 
         Returns
         -------
@@ -70,13 +86,15 @@ class LibraryRanker:
         nearest = np.empty((len(queries), len(self.conditions)), dtype=np.float32)
         votes = np.zeros(nearest.shape) if self.config.kind == "raw_cell_vote" else None
         sizes = np.diff(np.append(self._starts, len(self._library)))
-        condition = np.repeat(np.arange(len(sizes)), sizes)
+        k = 0 if votes is None else min(self.config.neighbours, len(self._library))
+        device = device or gpu()
+        search = _search(self._library, sizes, k) if device is None else _search_on(device, self._library, sizes, k)
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
-            near, squares = self._near(queries[rows])
-            best = np.maximum.reduceat(near, self._starts, axis=1)
+            prepared, squares = self._prepared(queries[rows])
+            best, counts = search(prepared)
             if votes is not None:
-                votes[rows] = _votes(near, condition, min(self.config.neighbours, len(condition)))
+                votes[rows] = counts
             nearest[rows] = best if squares is None else -np.sqrt(np.maximum(squares - best, 0))
         if votes is not None:
             votes += (1 + nearest) / 4 if self.config.similarity == "cosine" else 0.5 / (1 - nearest)
@@ -104,13 +122,46 @@ class LibraryRanker:
         vectors -= self._origin
         return np.column_stack([vectors, np.square(vectors).sum(axis=1)])
 
-    def _near(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return float32 [n, n_vectors], the higher the nearer, and what minus it is the squared distance, [n, 1]."""
+    def _prepared(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return float32 [n, d] whose product with the library is the higher the nearer a vector is.
+
+        And what minus the product is the squared distance, [n, 1].
+        """
         if self.config.similarity == "cosine":
-            return unit(queries) @ self._library.T, None
+            return unit(queries), None
         moved = np.asarray(queries, dtype=np.float32) - self._origin
         extended = np.column_stack([2 * moved, np.full(len(moved), -1, dtype=np.float32)])
-        return extended @ self._library.T, np.square(moved).sum(axis=1, keepdims=True)
+        return extended, np.square(moved).sum(axis=1, keepdims=True)
+
+
+def _search(library: np.ndarray, sizes: np.ndarray, k: int) -> Search:
+    """Return the search with NumPy; ``sizes`` are the numbers of vectors of the conditions, which follow each other."""
+    starts = np.cumsum(sizes) - sizes
+    condition = np.repeat(np.arange(len(sizes)), sizes)
+
+    def search(prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        near = prepared @ library.T
+        return np.maximum.reduceat(near, starts, axis=1), _votes(near, condition, k) if k else None
+
+    return search
+
+
+def _search_on(device: "torch.device", library: np.ndarray, sizes: np.ndarray, k: int) -> Search:
+    """Return the same search with PyTorch, in float32 too: TensorFloat-32 is off unless a program turns it on."""
+    import torch
+
+    vectors, lengths = torch.as_tensor(library, device=device), torch.as_tensor(sizes, device=device)
+
+    def search(prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        # [n_vectors, n]: the threads that reduce neighbouring queries read neighbouring numbers.
+        near = vectors @ torch.as_tensor(prepared, device=device).T
+        best = torch.segment_reduce(near, "max", lengths=lengths, axis=0).T.cpu().numpy()
+        if not k:
+            return best, None
+        voting = (near >= near.topk(k, dim=0).values[-1]).float()
+        return best, torch.segment_reduce(voting, "sum", lengths=lengths, axis=0).T.cpu().numpy()
+
+    return search
 
 
 def _votes(near: np.ndarray, condition: np.ndarray, k: int) -> np.ndarray:

@@ -3,17 +3,24 @@
 scikit-learn's lbfgs needs hundreds of iterations on expression, whose genes are correlated and differ in variance, and
 stops before its minimum (on the simulated screen at C 1 after 552, 0.5 % above it; here 93; benchmarks/logreg.py). In
 the coordinates of the objective's approximate curvature it takes a fraction of them. An iteration is two products of
-the sparse expression, several times as fast in single precision on blocks of cells that fit the cache.
+the sparse expression, several times as fast in single precision on blocks of cells that fit the cache. Where there is
+a GPU, the same objective is minimised there (softmax_gpu.py).
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
+
+from reverse_perturbation.gpu import gpu
+
+if TYPE_CHECKING:
+    import torch
 
 ROWS = 10_000  # cells from which the curvature is estimated: it decides the speed, not the result
 TOLERANCE = 1e-8  # relative change of the objective at which to stop
@@ -42,6 +49,37 @@ class Softmax:
     converged: bool
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised, but for the features, and in which coordinates.
+
+    Attributes
+    ----------
+    y
+        int [n], class of each cell.
+    penalty
+        float64 [n_features + 1, 1], of each feature and, 0, of the intercept.
+    precision
+        float64 [n_classes, n_classes], inverse of the classes' covariance; None: the identity.
+    spread
+        float64 [n_classes], sqrt(v) of the coordinates.
+    ridge
+        float64 [n_features + 1], added to the second moments: the penalty over mean v.
+    sample
+        Cells from which the second moments are estimated.
+    start
+        float64 [n_features + 1, n_classes], weights and intercepts to start from.
+    """
+
+    y: np.ndarray
+    penalty: np.ndarray
+    precision: np.ndarray | None
+    spread: np.ndarray
+    ridge: np.ndarray
+    sample: slice
+    start: np.ndarray
+
+
 def fit_softmax(
     x: sp.csr_matrix,
     y: np.ndarray,
@@ -51,6 +89,7 @@ def fit_softmax(
     *,
     covariance: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
+    device: "torch.device | None" = None,
 ) -> Softmax:
     """Minimise ``mean cross-entropy + |coef|^2 / (2 c n)``, as scikit-learn's LogisticRegression does.
 
@@ -79,16 +118,37 @@ def fit_softmax(
         float64 [k, k], positive definite; None: the identity.
     tolerance
         Relative change of the objective at which to stop.
+    device
+        Where PyTorch computes; None: the GPU, or where there is none scipy does.
     """
     n, k = x.shape[0], int(y.max()) + 1
-    x = sp.hstack([x, np.ones((n, 1))], format="csr", dtype=np.float32)
-    penalty = np.full((x.shape[1], 1), 1 / (c * n))
+    penalty = np.full((x.shape[1] + 1, 1), 1 / (c * n))
     penalty[-1] = 0
     frequency = np.bincount(y) / n
     spread = np.sqrt(frequency * (1 - frequency))
     precision = None if covariance is None else np.linalg.inv(covariance)
     strength = 1.0 if precision is None else float(np.diag(precision).mean())
-    factor = _factor(x, strength * penalty / (spread**2).mean())
+    ridge = (strength * penalty / (spread**2).mean())[:, 0]
+    weights = np.zeros((len(penalty), k)) if start is None else np.vstack([start[0].T, start[1]])
+    problem = Problem(y, penalty, precision, spread, ridge, slice(None, None, -(-n // ROWS)), weights)
+    device = device or gpu()
+    if device is None:
+        weights, value, n_iter, converged = _minimise(x, problem, max_iter, tolerance)
+    else:
+        from reverse_perturbation.models.linear import softmax_gpu  # imports PyTorch
+
+        weights, value, n_iter, converged = softmax_gpu.minimise(x, problem, max_iter, tolerance, device)
+    return Softmax(weights[:-1].T.copy(), weights[-1].copy(), value, n_iter, converged)
+
+
+def _minimise(
+    x: sp.csr_matrix, problem: Problem, max_iter: int, tolerance: float
+) -> tuple[np.ndarray, float, int, bool]:
+    """Return weights float64 [n_features + 1, n_classes], objective, iterations and whether they were enough."""
+    n, k = x.shape[0], len(problem.spread)
+    x = sp.hstack([x, np.ones((n, 1))], format="csr", dtype=np.float32)
+    y, penalty, precision, spread = problem.y, problem.penalty, problem.precision, problem.spread
+    factor = _factor(x[problem.sample], problem.ridge)
     parts = [(x[first : first + CELLS], y[first : first + CELLS]) for first in range(0, n, CELLS)]
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -102,17 +162,16 @@ def fit_softmax(
             gradient += slope / n
         return float(value), (solve_triangular(factor, gradient, lower=True) / spread).ravel()
 
-    weights = np.zeros((x.shape[1], k)) if start is None else np.vstack([start[0].T, start[1]])
     with ThreadPoolExecutor(THREADS) as threads:
         result = minimize(
             objective,
-            (factor.T @ weights * spread).ravel(),
+            (factor.T @ problem.start * spread).ravel(),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": max_iter, "maxls": 50, "maxcor": 20, "ftol": tolerance, "gtol": 0.0},
         )
     weights = solve_triangular(factor, result.x.reshape(-1, k) / spread, lower=True, trans="T")
-    return Softmax(weights[:-1].T.copy(), weights[-1].copy(), float(result.fun), int(result.nit), bool(result.success))
+    return weights, float(result.fun), int(result.nit), bool(result.success)
 
 
 def _cross_entropy(x: sp.csr_matrix, y: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -129,11 +188,10 @@ def _cross_entropy(x: sp.csr_matrix, y: np.ndarray, weights: np.ndarray) -> tupl
     return float(value), x.T @ scores
 
 
-def _factor(x: sp.csr_matrix, penalty: np.ndarray) -> np.ndarray:
-    """Return L, lower triangular, of the features' second moments plus the penalty, ``L L'``."""
-    some = x[:: -(-x.shape[0] // ROWS)]
+def _factor(some: sp.csr_matrix, ridge: np.ndarray) -> np.ndarray:
+    """Return L, lower triangular, of the features' second moments among some cells plus the ridge, ``L L'``."""
     moments = (some.T @ some).toarray().astype(np.float64) / some.shape[0]
-    # A little more than the penalty, so that rounding cannot make it singular where the penalty is very small.
-    moments[np.diag_indices_from(moments)] += penalty[:, 0] + 1e-10 * moments.diagonal().max()
+    # A little more than the ridge, so that rounding cannot make it singular where the penalty is very small.
+    moments[np.diag_indices_from(moments)] += ridge + 1e-10 * moments.diagonal().max()
     result: np.ndarray = cholesky(moments, lower=True)
     return result
