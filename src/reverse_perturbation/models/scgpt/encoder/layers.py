@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import relu, scaled_dot_product_attention
+from torch.nn.functional import layer_norm, relu, scaled_dot_product_attention
 
 # Devices on which cells are packed, their tokens end to end. On a CPU, where batches are small and of cells of similar
 # length, padding costs less than copying; a GPU fills its memory with batches of which half would be padding.
@@ -71,13 +71,13 @@ class Packed:
 class Norm(nn.LayerNorm):
     """Layer norm in the precision of its input.
 
-    With autocast PyTorch's own returns float32: on a GPU, where layers wait for memory, a third fewer cells a second.
+    With autocast PyTorch's own returns float32 on a GPU, where the layers wait for memory: a third of their time.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the shape and the dtype of x."""
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return torch.native_layer_norm(x, self.normalized_shape, weight, bias, self.eps)[0]
+        with torch.autocast(x.device.type, enabled=False):
+            return layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class SelfAttention(nn.Module):
