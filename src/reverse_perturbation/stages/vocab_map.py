@@ -8,7 +8,7 @@ import numpy as np
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.contract import read_cells
-from reverse_perturbation.data.screen.genes import coverage, load_aliases, map_genes
+from reverse_perturbation.data.screen.genes import FEW_UMIS, coverage, load_aliases, map_genes, without_token
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder import read_vocabulary
 from reverse_perturbation.stages.arguments import parser, run
@@ -29,10 +29,16 @@ def vocab_map(args: argparse.Namespace, params: Params) -> None:
     write_text(args.output, mapped.to_csv(index=False, lineterminator="\n"))
     write_json(args.metrics, covered)
     before, after = covered["before_aliases"], covered["after_aliases"]
+    few = ""
+    if after["umis"] < FEW_UMIS:
+        few = (
+            f"; warning: the foundation model sees {after['umis']:.1%} of UMIs only; without a token are, for example, "
+            f"{', '.join(without_token(mapped, umis))}"
+        )
     print(
         f"vocab_map: {after['genes']:.1%} of {len(mapped):,} genes have a token ({before['genes']:.1%} without "
         f"aliases), {after['umis']:.1%} of UMIs; targets without one: "
-        f"{', '.join(covered['unmapped_targets']) or 'none'}"
+        f"{', '.join(covered['unmapped_targets']) or 'none'}{few}"
     )
 
 

@@ -168,6 +168,42 @@ def test_no_overlap_with_the_vocabulary():
         coverage(mapped_real("ENSG00000105610", "ENSG00000111640"), mapped_real("KLF1"), np.ones(2))
 
 
+def other_species(share: float, *names: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Genes without a token, and KLF1 with a share of the UMIs."""
+    umis = np.array([*np.arange(1.0, len(names) + 1)])
+    return mapped_real(*names, "KLF1"), np.array([*umis, umis.sum() * share / (1 - share)])
+
+
+def test_one_shared_symbol_is_not_enough():
+    mapped, umis = other_species(0.19, "x1", "x2", "x3", "x4")
+    with pytest.raises(
+        InputError,
+        match=r"1 of the 5 genes, with 19\.0% of UMIs, is .* as human symbols\. At least 20% .* example, x4, x3, x2",
+    ):
+        coverage(mapped, mapped_real("KLF1"), umis)
+    mapped, umis = other_species(0.21, "x1", "x2", "x3", "x4")
+    assert coverage(mapped, mapped_real("KLF1"), umis)["after_aliases"]["umis"] == pytest.approx(0.21)
+
+
+@pytest.mark.parametrize("shared", [[], ["H19"]])
+def test_mouse_symbols_are_named(shared):
+    genes = ["Klf1", "Gata1", "mt-Nd1", "Hbb-bt", "Gm12345", *shared]
+    assert set(genes) & set(default_vocabulary()) == set(shared)
+    with pytest.raises(InputError, match=r"mouse symbols \(Klf1, Gata1, mt-Nd1\): replace each by its human ortho"):
+        coverage(mapped_real(*genes), mapped_real("Klf1"), np.array([9.0] * 5 + [1.0] * len(shared)))
+
+
+def test_human_symbols_are_not_called_mouse():
+    with pytest.raises(InputError, match="human symbols") as error:
+        coverage(mapped_real("RP11-1A1.1", "C99orf999", "7SK.1", "ENSG00000105610"), mapped_real("KLF1"), np.ones(4))
+    assert "mouse" not in str(error.value)
+
+
+def test_no_counts_at_all():
+    with pytest.raises(InputError, match=r'layers\["counts"\] holds no counts'):
+        coverage(mapped_real("KLF1"), mapped_real("KLF1"), np.zeros(1))
+
+
 def prepared(path: Path, genes: list[str]) -> Path:
     obs = pd.DataFrame({"condition": ["KLF1+ctrl", "ctrl"], "control": [False, True]}, index=["a", "b"])
     counts = sp.csr_matrix(np.arange(1, 2 * len(genes) + 1, dtype=np.float32).reshape(2, -1))
@@ -190,7 +226,27 @@ def test_the_stage_writes_map_and_coverage(tmp_path, capsys):
     assert list(frame["token_id"]) == [default_vocabulary()["KLF1"], default_vocabulary()["CBARP"], -1]
     found = json.loads((tmp_path / "out" / "vocab_map.json").read_text())
     assert found["after_aliases"]["umis"] == pytest.approx((1 + 4 + 2 + 5) / 21)
-    assert "66.7% of 3 genes have a token (33.3% without aliases)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "66.7% of 3 genes have a token (33.3% without aliases)" in printed
+    assert "warning: the foundation model sees 57.1% of UMIs only" in printed
+    assert "for example, RP11-1A1.1" in printed
+
+
+def test_the_stage_warns_only_below_the_stated_share(tmp_path, capsys):
+    main(arguments(tmp_path, ["RP11-1A1.1", "GAPDH", "KLF1", "ACTB", "GATA1", "SET"]))
+    printed = capsys.readouterr().out
+    assert "89.7% of UMIs" in printed
+    assert "warning" not in printed
+
+
+def test_the_stage_names_the_file_of_another_species_and_writes_nothing(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path, ["H19", "Klf1", "Gata1", "Actb", "Gapdh", "Hbb-bt"]))
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f'error: {tmp_path / "cells.h5ad"}: var["gene_name"]: only 1 of the 6 genes, with 10.3% of UMIs'
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_stage_writes_nothing_without_overlap(tmp_path, capsys):
