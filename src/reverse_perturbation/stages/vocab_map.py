@@ -4,15 +4,25 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse as sp
 
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.contract import read_cells
-from reverse_perturbation.data.screen.genes import FEW_UMIS, coverage, load_aliases, map_genes, without_token
+from reverse_perturbation.data.screen.genes import (
+    FEW_UMIS,
+    are_targets,
+    coverage,
+    load_aliases,
+    map_genes,
+    without_token,
+)
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder import read_vocabulary
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
+
+MUCH_HIDDEN = 0.5  # share of UMIs; 0.27 at most in the real screens at hand
 
 
 def vocab_map(args: argparse.Namespace, params: Params) -> None:
@@ -29,7 +39,7 @@ def vocab_map(args: argparse.Namespace, params: Params) -> None:
     write_text(args.output, mapped.to_csv(index=False, lineterminator="\n"))
     write_json(args.metrics, covered)
     before, after = covered["before_aliases"], covered["after_aliases"]
-    few = ""
+    few, hidden = "", _hidden_by_all_targets(adata.layers["counts"], are_targets(adata.var_names, targets))
     if after["umis"] < FEW_UMIS:
         few = (
             f"; warning: the foundation model sees {after['umis']:.1%} of UMIs only; without a token are, for example, "
@@ -38,7 +48,20 @@ def vocab_map(args: argparse.Namespace, params: Params) -> None:
     print(
         f"vocab_map: {after['genes']:.1%} of {len(mapped):,} genes have a token ({before['genes']:.1%} without "
         f"aliases), {after['umis']:.1%} of UMIs; targets without one: "
-        f"{', '.join(covered['unmapped_targets']) or 'none'}{few}"
+        f"{', '.join(covered['unmapped_targets']) or 'none'}{few}; {hidden}"
+    )
+
+
+def _hidden_by_all_targets(counts: sp.csr_matrix, are_hidden: np.ndarray) -> str:
+    """Say what is left of the counts under the mask ``all_targets``, before anything is fitted."""
+    left = counts[:, ~are_hidden]
+    share = 1 - left.sum(dtype=np.float64) / counts.sum(dtype=np.float64)
+    empty = int((left.getnnz(axis=1) == 0).sum())
+    warning = "warning: " if share > MUCH_HIDDEN else ""
+    genes = len(np.unique(left.indices))
+    return (
+        f"{warning}the mask all_targets hides {share:.1%} of UMIs and leaves {genes:,} genes with counts; "
+        f"cells without any: {empty:,}"
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.data.screen.contract import write_cells
-from reverse_perturbation.data.screen.genes import ALIASES, coverage, load_aliases, map_genes, resolve
+from reverse_perturbation.data.screen.genes import ALIASES, are_targets, coverage, load_aliases, map_genes, resolve
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.stages.vocab_map import main
@@ -256,3 +256,7 @@ def test_the_stage_writes_nothing_without_overlap(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f'error: {tmp_path / "cells.h5ad"}: var["gene_name"]: none of the 2 genes')
     assert not (tmp_path / "out").exists()
+
+
+def test_targets_are_found_under_a_synonym():
+    assert are_targets(["CBARP", "KLF1", "GAPDH"], ["C19orf26", "KLF1"]).tolist() == [True, True, False]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from reverse_perturbation.data.screen import masked_screen
 from reverse_perturbation.data.screen.contract import write_cells
 from reverse_perturbation.data.screen.masked_screen import (
     CONTROL_PART,
@@ -223,3 +224,23 @@ def test_the_same_screen_read_twice_is_the_same():
 )
 def test_whatever_differs_is_seen(changes):
     assert fingerprint(dataclasses.replace(small_screen(), **changes)) != fingerprint(small_screen())
+
+
+@pytest.mark.parametrize(("genes", "which"), [("all", "with counts"), ("vocab", "with counts and a token")])
+def test_a_mask_that_leaves_no_profile_is_an_error(files, monkeypatch, genes, which):
+    """A and B are targets and have 39 of 70 UMIs; X and Y are left, both with a token."""
+    assert files(mask="all_targets", genes=genes).counts.getnnz(axis=0).astype(bool).sum() == 2
+    monkeypatch.setattr(masked_screen, "LEAST_GENES", 3)
+    with pytest.raises(
+        InputError,
+        match=rf"cells\.h5ad: mask=all_targets hides 55\.7% of UMIs and leaves 2 genes {which}, at least 3",
+    ):
+        files(mask="all_targets", genes=genes)
+    assert files(mask="own", genes="all").counts.nnz > 0
+
+
+def test_a_panel_of_targets_alone_runs_without_the_mask_only(files):
+    tokens = TOKENS.assign(token=["A", "", "B", ""])
+    assert files(mask="none", tokens=tokens, genes="vocab").counts.nnz > 0
+    with pytest.raises(InputError, match=r"leaves 0 genes with counts and a token.*add genes to the file"):
+        files(mask="all_targets", tokens=tokens, genes="vocab")

@@ -108,8 +108,7 @@ def coverage(mapped: pd.DataFrame, targets: pd.DataFrame, umis: np.ndarray) -> d
             f'var["gene_name"]: {found} in the {_of_which_species(mapped["gene"])}. At least {LEAST_UMIS:.0%} of UMIs '
             f"must be of its genes; not in it are, for example, {', '.join(without_token(mapped, umis))}"
         )
-    current = mapped["gene"].map(resolve)
-    measured = current.isin(set(targets["gene"].map(resolve))).to_numpy()
+    measured = are_targets(mapped["gene"], targets["gene"])
     given = {resolve(token): token for token in mapped.loc[has_token, "token"]}
     unmapped = mapped.loc[~has_token, "gene"]
 
@@ -133,6 +132,12 @@ def coverage(mapped: pd.DataFrame, targets: pd.DataFrame, umis: np.ndarray) -> d
         "shadowed": {gene: given[resolve(gene)] for gene in sorted(unmapped) if resolve(gene) in given},
         "unmapped": sorted(unmapped),
     }
+
+
+def are_targets(gene_names: Iterable[str], targets: Iterable[str]) -> np.ndarray:
+    """Return for each gene whether it is a target, also under a synonym: what the mask ``all_targets`` hides."""
+    named = {resolve(target) for target in targets}
+    return np.array([resolve(name) in named for name in gene_names], dtype=bool)
 
 
 def without_token(mapped: pd.DataFrame, umis: np.ndarray, most: int = 3) -> list[str]:

@@ -15,6 +15,7 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.sections import GeneSet, Mask
 
 CONTROL_PART = "control"
+LEAST_GENES = 2  # genes with counts that the mask leaves; of fewer there is no profile
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def load_masked_screen(
     Raises
     ------
     InputError
-        If the files do not belong together.
+        If the files do not belong together, or the mask leaves fewer than ``LEAST_GENES`` genes with counts.
     """
     adata = read_cells(cells_path)
     frame = read_split(split_path)
@@ -118,11 +119,19 @@ def load_masked_screen(
         parts = np.concatenate([parts, np.full(len(control), CONTROL_PART, dtype=object)])
     tokens = mapped["token"].to_numpy(dtype=object)
     kept = np.flatnonzero(tokens != "") if genes == "vocab" else np.arange(len(tokens))
+    counts = masked.counts[places][:, kept]
+    if (left := len(np.unique(counts.indices))) < LEAST_GENES:
+        share = 1 - masked.counts.sum(dtype=np.float64) / max(adata.layers["counts"].sum(dtype=np.float64), 1)
+        which = "with counts and a token" if genes == "vocab" else "with counts"
+        raise InputError(
+            f"{cells_path}: mask={mask} hides {share:.1%} of UMIs and leaves {left} genes {which}, at least "
+            f"{LEAST_GENES} are needed; add genes to the file that no label names"
+        )
     return MaskedScreen(
         cell_ids=adata.obs_names.to_numpy(dtype=object)[places],
         conditions=conditions,
         parts=parts,
-        counts=masked.counts[places][:, kept],
+        counts=counts,
         totals=masked.totals[places],
         genes=adata.var_names.to_numpy(dtype=object)[kept],
         tokens=tokens[kept],
