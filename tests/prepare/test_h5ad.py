@@ -209,7 +209,27 @@ BROKEN = {
     "bare gene": (lambda: labelled("A", "ctrl+A", "A+B", "ctrl"), r"is 'A' for cell 'c0': it has 1 part instead"),
     "three genes": (lambda: labelled("A+B+C", "ctrl+A", "A+B", "ctrl"), r"'A\+B\+C' .* it has 3 parts instead of two"),
     "same gene twice": (lambda: labelled("A+A", "ctrl+A", "A+B", "ctrl"), r"both of its parts are the same"),
-    "control twice": (lambda: labelled("ctrl+ctrl", "ctrl+A", "A+B", "ctrl"), r"both of its parts are the same"),
+    "control twice": (
+        lambda: labelled("ctrl+ctrl", "ctrl+A", "A+B", "ctrl"),
+        r"is 0 for cell 'c0' \(1 such cells\), but these conditions are control: 'ctrl\+ctrl'; set control to 1",
+    ),
+    "controls called perturbed": (
+        lambda: source(condition=["AAVS1+ctrl", "NT_1", "A+B", "ctrl"]),
+        r"is 0 for cell 'c0' \(2 such cells\), but these conditions are control: 'AAVS1\+ctrl', 'NT_1'; set ",
+    ),
+    "no target": (
+        lambda: labelled("unassigned", "nan+ctrl", "A+multiplet", "ctrl"),
+        r"condition\"\] holds .* neither a perturbation nor control\. No target is assigned: 'A\+multiplet' \S+ 1., "
+        r"'nan\+ctrl' \(cells: 1\), 'unassigned' \(cells: 1\); drop these cells$",
+    ),
+    "other signs": (
+        lambda: labelled("A,B", "A|B+ctrl", "A;B", "ctrl"),
+        r"another sign than \+: 'A,B' \(cells: 1\), 'A;B' \(cells: 1\), 'A\|B\+ctrl' \(cells: 1\); write A\+B$",
+    ),
+    "several complaints": (
+        lambda: labelled("None", "A+2", "A&B", "ctrl"),
+        r"assigned: 'None' .* cells\. Genes are joined .*'A&B' .*\. A part is no gene: 'A\+2' .* the gene alone",
+    ),
     "spaces": (lambda: labelled("A + B", "ctrl+A", "A+B", "ctrl"), r"'A \+ B' for cell 'c0': it holds spaces"),
     "unclear control": (
         lambda: source(control=[0, 0, 2, 1]),
@@ -374,3 +394,59 @@ def test_x_is_not_taken_for_counts_where_the_labels_are_this_projects(tmp_path):
     cells.obs["condition"] = LABELS
     with pytest.raises(InputError, match=r'layers\["counts"\] is missing'):
         read_source(saved(tmp_path, cells))
+
+
+CONTROL_WORDS = [
+    "control", "Control", "ctrl", "CTRL", "ctrl1", "non-targeting", "non_targeting_12", "NonTargeting", "no-target",
+    "NT", "NT_1", "NTg2", "NTC", "NTC-3", "sgNT-1", "neg ctrl", "NegCtrl0", "NegCtrl0_NegCtrl1", "safe-targeting",
+    "safe_targeting_7", "safe-harbor", "scramble", "scrambled_2", "AAVS1", "AAVS1_sg2", "non-targeting|non-targeting",
+    "NT,NT", "control+control", "unperturbed",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", CONTROL_WORDS)
+def test_words_for_control_are_read_as_control(tmp_path, word):
+    cells = read_source(saved(tmp_path, scperturb(["A", word, "A_B", "control"])))
+    assert list(cells.obs["condition"]) == ["A+ctrl", "ctrl", "A+B", "ctrl"]
+    assert list(cells.obs["control"]) == [False, True, False, True]
+    again = read_source(saved(tmp_path, source(condition=["A+ctrl", word, "A+B", "ctrl"], control=[0, 1, 0, 1])))
+    assert list(again.obs["condition"]) == ["A+ctrl", "ctrl", "A+B", "ctrl"]
+
+
+def test_several_words_in_one_file_are_one_control_and_said(tmp_path):
+    cells = read_source(saved(tmp_path, scperturb(["non-targeting", "AAVS1", "A_NT", "control"])))
+    assert list(cells.obs["condition"]) == ["ctrl", "ctrl", "A+ctrl", "ctrl"]
+    assert cells.uns["source"]["labels_read_as"] == ["AAVS1 as ctrl", "A_NT as A+ctrl", "non-targeting as ctrl"]
+    assert "labels_read_as" not in read_source(saved(tmp_path, scperturb(["A", "B", "A_B", "control"]))).uns["source"]
+    assert "labels_read_as" not in read_source(saved(tmp_path, source())).uns["source"]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("A+control", "A+ctrl"), ("control+A", "ctrl+A"), ("A+non-targeting", "A+ctrl"), ("NT_1+A", "ctrl+A")],
+)
+def test_another_word_beside_a_gene_is_control(tmp_path, text, label):
+    cells = read_source(saved(tmp_path, source(condition=[text, "ctrl+A", "A+B", "ctrl"])))
+    assert list(cells.obs["condition"]) == [label, "ctrl+A", "A+B", "ctrl"]
+    assert list(cells.obs["control"]) == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, "No target is assigned") for text in ("unassigned", "multiplet", "nan", "None", "", "A_doublet")),
+        *((text, r"another sign than _: .*; write A_B") for text in ("A,B", "A|B", "A;B", "A&B")),
+        *((text, "A part is no gene: .* not its guide") for text in ("A_1", "A_sg2", "A_P1P2", "guide3", "63", "*")),
+    ],
+)
+def test_texts_that_are_no_perturbation_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_source(saved(tmp_path, scperturb(["A", text, "A_B", "control"])))
+    assert 'obs["perturbation"] holds labels that are neither a perturbation nor control' in str(caught.value)
+    assert f"{text!r} (cells: 1)" in str(caught.value)
+
+
+def test_of_many_labels_ten_are_listed():
+    texts = pd.Series([f"{i},B" for i in range(12)], name="condition")
+    with pytest.raises(InputError, match=r"'6,B' \(cells: 1\), '7,B' \(cells: 1\) and 2 more; write A\+B"):
+        h5ad._checked_labels(Path("mine.h5ad"), texts, "+")

@@ -6,7 +6,7 @@ import pytest
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
-from reverse_perturbation.prepare.targets import check_targets, near_misses
+from reverse_perturbation.prepare.targets import check_targets, near_misses, read_label
 from tests.end_to_end.pipeline import ROOT
 
 SYMBOLS = default_vocabulary()
@@ -72,3 +72,36 @@ def test_symbols_against_ensembl_ids_are_refused():
     with pytest.raises(InputError, match=r"names targets by Ensembl ids .* holds symbols"):
         check_targets("mine.h5ad", ids, GENES, SYMBOLS)
     check_targets("mine.h5ad", ids, [*ids, "ENSG00000999999"], SYMBOLS)
+
+
+@pytest.mark.parametrize("target", ["TP53_sg1", "TP53-2", "sgTP53", "tp53", "TP53.1", "C19orf26_sg1"])
+def test_a_guide_of_a_gene_that_is_not_measured_is_refused(target):
+    with pytest.raises(InputError, match=rf"no gene symbols, but '{target}' is almost .*would be several conditions"):
+        check_targets("mine.h5ad", [target, "KLF1"], GENES, SYMBOLS)
+
+
+@pytest.mark.parametrize("target", ["KLF1_NegCtrl0", "KLF1_GATA1", "KLF1:GATA1", "TP53-GATA1", "TP53/KLF1"])
+def test_several_genes_in_one_target_are_refused(target):
+    with pytest.raises(InputError, match=rf"several genes: '{target}'; the mask would not hide them\. Write A\+B"):
+        check_targets("mine.h5ad", [target, "KLF1"], GENES, SYMBOLS)
+
+
+def test_targets_that_are_no_known_gene_are_returned():
+    assert check_targets("mine.h5ad", ["KLF1", "GFP", "TP53", "C19orf26", "lacZ"], GENES, SYMBOLS) == ["GFP", "lacZ"]
+    assert load_aliases()["NCL"] not in SYMBOLS
+    assert check_targets("mine.h5ad", ["NCL"], GENES, SYMBOLS) == [], "the vocabulary has it by its other name"
+
+
+def test_no_gene_is_read_as_anything_else():
+    """Of all genes of the vocabulary and their synonyms those with letters alone, digits and hyphens."""
+    names = [name for name in {*SYMBOLS, *load_aliases()} if name.replace("-", "").isalnum() and not name.isdigit()]
+    read = {name: read_label(f"{name}+ctrl") for name in names}
+    changed = {name for name in SYMBOLS if name in read and read[name] != (f"{name}+ctrl", "")}
+    assert changed == {"CTRL"}, "the chymotrypsin-like gene has the name of control"
+    old = {name for name in names if read[name] != (f"{name}+ctrl", "")} - changed
+    assert len(old) < 30, "other names of genes, such as NT3 of NTF3"
+
+
+def test_no_target_of_norman_is_read_as_anything_else():
+    labels = pd.read_csv(ROOT / "data" / "norman_conditions.csv")["condition"]
+    assert [read_label(label) for label in labels] == [(label, "") for label in labels]

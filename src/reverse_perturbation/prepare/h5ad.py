@@ -12,6 +12,9 @@ An .h5ad file (:func:`read_source`) with
 GEARS's ``perturb_processed.h5ad`` is such a file. scPerturb's ``NormanWeissman2019_filtered.h5ad`` is accepted too:
 ``obs["perturbation"]``, ``A``, ``A_B`` or ``control``, and no ``condition``; raw counts in ``X`` and no layer of them;
 gene symbols as the index of ``var``; optionally ``obs["gemgroup"]``.
+
+Other words for control, such as ``non-targeting``, are read as ``ctrl`` in both; texts for "no target assigned" and
+names of guides are refused. :func:`reverse_perturbation.prepare.targets.read_label` has the rule.
 """
 
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ from reverse_perturbation.conditions import CONTROL, genes_of
 from reverse_perturbation.data.screen.contract import open_hdf5
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.prepare.scale import describe_x, first_rows_of_x
+from reverse_perturbation.prepare.targets import COMPLAINTS, read_label
 
 DENSE_ROWS = 4096  # rows of a dense layer made sparse at once
 LARGEST_COUNT = 2**24  # float32 holds every whole number up to here
@@ -44,7 +48,8 @@ def read_source(path: str | Path) -> ad.AnnData:
     anndata.AnnData
         ``layers["counts"]`` CSR float32 with sorted indices and no stored zeros; ``obs`` with condition (str),
         control (bool) and, where the file has them, gem_group (str) and total_counts (float32); ``var`` indexed
-        by gene name; ``uns["source"]``, for the audit: the file, its layers and what its X looks like.
+        by gene name; ``uns["source"]``, for the audit: the file, its layers, what its X looks like and, where there are
+        any, ``labels_read_as``: labels with another word for control and what they were read as.
 
     Raises
     ------
@@ -54,13 +59,15 @@ def read_source(path: str | Path) -> ad.AnnData:
     path = Path(path)
     raw = _read_raw(path)
     genes = _checked_genes(path, raw.var)
-    frame = _checked_obs(path, raw.obs)
+    frame, read_as = _checked_obs(path, raw.obs, raw.sign)
     counts = _checked_counts(path, raw.counts, raw.field, frame.index, genes)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     if "total_counts" in raw.obs:
         totals = _checked_totals(path, raw.obs["total_counts"], totals)
         frame["total_counts"] = totals.astype(np.float32)
     source = raw.source | describe_x(raw.first_rows_of_x, counts, totals)
+    if read_as:
+        source["labels_read_as"] = read_as
     var = pd.DataFrame({"gene_name": genes.to_numpy()}, index=genes)
     return ad.AnnData(obs=frame, var=var, layers={"counts": counts}, uns={"source": source})
 
@@ -73,6 +80,7 @@ class _Raw:
     var: pd.DataFrame
     counts: sp.csr_matrix
     field: str  # where they were found
+    sign: str  # between the genes of a label
     first_rows_of_x: sp.csr_matrix | None
     source: dict[str, Any]
 
@@ -103,27 +111,17 @@ def _read_raw(path: Path) -> _Raw:
             "counts_dtype": str(values.dtype),
         }
         if scperturb:
-            obs, var = _from_scperturb(path, obs, var)
+            obs, var = _from_scperturb(obs, var)
         x = None if scperturb else first_rows_of_x(file)
-        return _Raw(obs, var, _read_sparse(layer), field, x, source)
+        return _Raw(obs, var, _read_sparse(layer), field, "_" if scperturb else "+", x, source)
 
 
-def _from_scperturb(path: Path, obs: pd.DataFrame, var: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write scPerturb's annotations in this project's columns."""
-    _refuse_empty(path, obs["perturbation"])
-    names = obs["perturbation"].astype(str)
-    labels = {name: _label_of_scperturb(name) for name in names.unique()}
-    condition = names.map(labels)
-    columns = {"condition": condition, "control": (condition == CONTROL).astype(int)}
+def _from_scperturb(obs: pd.DataFrame, var: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Take scPerturb's columns, the labels as they are."""
+    columns = {"perturbation": obs["perturbation"]}
     if "gemgroup" in obs:
         columns["gem_group"] = obs["gemgroup"]
     return pd.DataFrame(columns, index=obs.index), pd.DataFrame({"gene_name": var.index}, index=var.index)
-
-
-def _label_of_scperturb(name: str) -> str:
-    if name == "control":
-        return CONTROL
-    return name.replace("_", "+") if "_" in name else f"{name}+{CONTROL}"
 
 
 def _read_sparse(layer: h5py.Dataset | h5py.Group) -> sp.csr_matrix:
@@ -166,22 +164,30 @@ def _checked_genes(path: Path, var: pd.DataFrame) -> pd.Index:
     return genes
 
 
-def _checked_obs(path: Path, obs: pd.DataFrame) -> pd.DataFrame:
+def _checked_obs(path: Path, obs: pd.DataFrame, sign: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the checked columns, and which labels have another word for control."""
+    scperturb = sign == "_"
     for name, meaning in (("condition", "A+ctrl, ctrl+A, A+B or ctrl"), ("control", "1 for ctrl, else 0")):
-        if name not in obs:
+        if name not in obs and not scperturb:
             found = ", ".join(map(str, obs.columns)) or "none"
             raise InputError(f'{path}: obs["{name}"] is missing (columns found: {found}); add it: {meaning}')
     if not obs.index.is_unique:
         twice = obs.index[obs.index.duplicated()][0]
         raise InputError(f"{path}: obs holds the cell id {twice!r} more than once; call obs_names_make_unique()")
-    labels = _checked_labels(path, obs["condition"])
-    control = _checked_control(path, obs["control"], labels)
+    texts, labels = _checked_labels(path, obs["perturbation" if scperturb else "condition"], sign)
+    flags = pd.Series((labels == CONTROL).astype(int), index=obs.index) if scperturb else obs["control"]
+    control = _checked_control(path, flags, labels, texts)
     frame = pd.DataFrame({"condition": labels, "control": control}, index=obs.index.astype(str))
     frame.index.name = None
     if "gem_group" in obs:
         _refuse_empty(path, obs["gem_group"])
         frame["gem_group"] = obs["gem_group"].astype(str).to_numpy(dtype=object)
-    return frame
+    read_as = [
+        f"{text} as {label}"
+        for text, label in sorted(set(zip(texts, labels, strict=True)))
+        if text != "control" and CONTROL in label.split("+") and label not in (text, f"{text}+{CONTROL}")
+    ]
+    return frame, read_as
 
 
 def _refuse_empty(path: Path, column: pd.Series) -> None:
@@ -193,9 +199,10 @@ def _refuse_empty(path: Path, column: pd.Series) -> None:
         )
 
 
-def _checked_labels(path: Path, condition: pd.Series) -> np.ndarray:
+def _checked_labels(path: Path, condition: pd.Series, sign: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the texts of the file and the labels they are read as."""
     _refuse_empty(path, condition)
-    if isinstance(condition.dtype, pd.CategoricalDtype):
+    if sign == "+" and isinstance(condition.dtype, pd.CategoricalDtype):
         present = set(condition)
         empty = [str(name) for name in condition.cat.categories if name not in present]
         if empty:
@@ -204,7 +211,10 @@ def _checked_labels(path: Path, condition: pd.Series) -> np.ndarray:
                 f'{", ..." if len(empty) > 5 else ""}; call adata.obs["condition"].cat.remove_unused_categories() '
                 "and assign the result"
             )
-    labels = condition.astype(str)
+    texts = condition.astype(str)
+    read = {text: read_label(text, sign) for text in texts.unique()}
+    _refuse_complaints(path, texts, {text: complaint for text, (_, complaint) in read.items()}, sign)
+    labels = texts.map({text: label for text, (label, _) in read.items()})
     for label in labels.unique():
         complaint = _label_complaint(label)
         if complaint:
@@ -213,7 +223,22 @@ def _checked_labels(path: Path, condition: pd.Series) -> np.ndarray:
                 f'{path}: obs["condition"] is {label!r} for cell {cell!r}: {complaint}; write A+ctrl, ctrl+A, '
                 "A+B or ctrl"
             )
-    return labels.to_numpy(dtype=object)
+    return texts.to_numpy(dtype=object), labels.to_numpy(dtype=object)
+
+
+def _refuse_complaints(path: Path, texts: pd.Series, complaints: dict[str, str], sign: str) -> None:
+    """Raise an error that lists the labels that are neither a perturbation nor control, by what is wrong with them."""
+    cells = texts.value_counts()
+    said = []
+    for kind, message in COMPLAINTS.items():
+        found = sorted(text for text, complaint in complaints.items() if complaint == kind)
+        if found:
+            listed = ", ".join(f"{text!r} (cells: {cells[text]:,})" for text in found[:10])
+            said.append(message.format(listed + (f" and {len(found) - 10} more" if len(found) > 10 else ""), sign=sign))
+    if said:
+        raise InputError(
+            f'{path}: obs["{texts.name}"] holds labels that are neither a perturbation nor control. {". ".join(said)}'
+        )
 
 
 def _label_complaint(label: str) -> str:
@@ -233,7 +258,7 @@ def _label_complaint(label: str) -> str:
     return "" if len(genes) == wanted else "both of its parts are the same"
 
 
-def _checked_control(path: Path, column: pd.Series, labels: np.ndarray) -> np.ndarray:
+def _checked_control(path: Path, column: pd.Series, labels: np.ndarray, texts: np.ndarray) -> np.ndarray:
     values = column.astype(str).str.lower().map(FLAGS)
     if values.isna().any():
         cell = column.index[values.isna()][0]
@@ -242,9 +267,16 @@ def _checked_control(path: Path, column: pd.Series, labels: np.ndarray) -> np.nd
     wrong = np.flatnonzero(control != (labels == CONTROL))
     if len(wrong):
         i = wrong[0]
+        words = sorted({str(text) for text in texts[wrong][labels[wrong] == CONTROL]} - {CONTROL})
+        if words:
+            listed = ", ".join(map(repr, words[:10])) + (", ..." if len(words) > 10 else "")
+            raise InputError(
+                f'{path}: obs["control"] is 0 for cell {column.index[i]!r} ({len(wrong):,} such cells), but these '
+                f"conditions are control: {listed}; set control to 1 for their cells, or drop them"
+            )
         raise InputError(
             f'{path}: obs["control"] is {int(control[i])} for cell {column.index[i]!r}, but its condition is '
-            f"{labels[i]!r} ({len(wrong):,} such cells); control must be 1 where the condition is {CONTROL!r} "
+            f"{texts[i]!r} ({len(wrong):,} such cells); control must be 1 where the condition is {CONTROL!r} "
             "and 0 elsewhere"
         )
     if not control.any():

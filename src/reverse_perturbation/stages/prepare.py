@@ -34,15 +34,22 @@ def prepare(args: argparse.Namespace, params: Params) -> None:
         adata = read_source(data.path)
     labels = adata.obs["condition"].astype(str).unique()
     targets = target_columns(labels, adata.var_names)
-    check_targets(data.path, targets, list(adata.var_names), default_vocabulary())
+    unknown = check_targets(data.path, targets, list(adata.var_names), default_vocabulary())
     write_cells(args.output, adata)
     controls = int(adata.obs["control"].sum())
     unmeasured = sum(not columns for columns in targets.values())
+    read_as = adata.uns["source"].get("labels_read_as", [])
+    notes = f"; labels read: {_some(read_as)}" if read_as else ""
+    notes += f"; warning: targets that are no known gene symbols: {_some(unknown)}" if unknown else ""
     print(
         f"prepare: {adata.n_obs:,} cells x {adata.n_vars:,} genes from {data.name} data, {controls:,} control cells, "
         f"{len(labels) - 1} perturbed conditions of {len(targets)} targets, {unmeasured} of them not measured, so not "
-        f"masked -> {args.output}"
+        f"masked{notes} -> {args.output}"
     )
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
