@@ -156,6 +156,7 @@ def test_every_key_with_a_value_says_what_it_is():
 
 
 RANGES = {
+    r"above 0 to 1": lambda: ([1e-9, 1.0], [0.0, 1 + 1e-9]),
     r"at least (\d+)": lambda low: ([low], [low - 1]),
     r"(\d+) to (\d+)": lambda low, high: ([low, high], [low - 1, high + 1]),
     r"between 0 and 1": lambda: ([1e-9, 1 - 1e-9], [0.0, 1.0]),

@@ -70,6 +70,7 @@ class Split(Section):
     query_fraction: Share
     min_query: Count
     validation_fraction: Share
+    known_fraction: Annotated[float, Field(gt=0, le=1)]
     max_duplicates: Dropout
 
 

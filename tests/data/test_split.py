@@ -140,3 +140,18 @@ def test_lanes_that_are_missing_or_too_few_are_an_error():
         split_cells(lanes({"7": {"A+ctrl": 60}}), kind="gem_group", seed=0, label_space="legacy")
     with pytest.raises(InputError, match="too few on either side of the lanes"):
         split_cells(lanes({"1": {"A+ctrl": 60}, "2": {"B+ctrl": 60}}), kind="gem_group", seed=0, label_space="legacy")
+
+
+def test_learning_curves_keep_the_queries_and_nest_the_known_cells():
+    obs = frame([f"G{i % 3}+ctrl" for i in range(300)])
+    parts = {
+        share: split_cells(obs, seed=1, label_space="legacy", known_fraction=share).set_index("cell")
+        for share in (1.0, 0.5, 0.1, 0.001)
+    }
+    queries = [set(part.index[part["part"] == "query"]) for part in parts.values()]
+    assert len(queries[0]) == 60
+    assert all(found == queries[0] for found in queries)
+    known = [set(part.index[part["part"] != "query"]) for part in parts.values()]
+    assert [len(cells) for cells in known] == [240, 120, 24, 6]
+    assert known[0] > known[1] > known[2] > known[3]
+    assert parts[0.001]["part"].value_counts().to_dict() == {"query": 60, "reference": 3, "validation": 3}

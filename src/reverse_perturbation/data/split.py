@@ -22,6 +22,7 @@ def split_cells(
     query_fraction: float = 0.2,
     min_query: int = 10,
     validation_fraction: float = 0.1,
+    known_fraction: float = 1.0,
 ) -> pd.DataFrame:
     """Divide the perturbed cells of each condition at random, or by the lane they were measured in.
 
@@ -50,6 +51,9 @@ def split_cells(
         ``n_query = max(min_query, int(query_fraction * n))``; by lane as said above.
     validation_fraction
         Share of a condition's remaining cells, rounded, at least one.
+    known_fraction
+        Share of a condition's cells outside the query that is kept, rounded, at least two; the others are left out. The
+        query cells are the same for any, and the cells of a smaller share are among those of a larger one.
 
     Returns
     -------
@@ -79,6 +83,8 @@ def split_cells(
             known, query = order[~in_query_lane[order]], order[in_query_lane[order]]
             if len(known) < 2 or len(query) < min_query:
                 continue
+        if known_fraction < 1:
+            known = known[-max(2, round(known_fraction * len(known))) :]
         n_validation = max(1, round(validation_fraction * len(known)))
         if len(known) - n_validation < 1:
             raise InputError(

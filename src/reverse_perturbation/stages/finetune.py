@@ -11,7 +11,6 @@ from reverse_perturbation.models.encoder import load_checkpoint
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier, save_classifier
 from reverse_perturbation.models.finetune.training.fit_twice import fit_twice
 from reverse_perturbation.models.finetune.training.resume import resume_folder
-from reverse_perturbation.sections import Fit
 from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, run, training_settings
 
 
@@ -22,7 +21,7 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     checkpoint = load_checkpoint(params, args.checkpoint)
     token_ids, conditions = checkpoint.token_ids(screen), screen.classes()
 
-    def make_model(_: Fit) -> EncoderClassifier:
+    def make_model() -> EncoderClassifier:
         return EncoderClassifier(checkpoint.backbone, token_ids, len(conditions), config)
 
     files = {name: getattr(args, name) for name in ("cells", "split", "genes", "checkpoint")}

@@ -1,4 +1,4 @@
-"""Network of one hidden layer on expression and depth, trained with scGPT's recipe; dropout and epochs chosen."""
+"""Network of one hidden layer on expression and depth, trained as fine-tuning trains; dropout and epochs chosen."""
 
 import math
 from collections.abc import Iterator

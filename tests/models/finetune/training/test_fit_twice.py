@@ -49,9 +49,9 @@ def run(checkpoint, screen, tmp_path):
     def call(config, seed: int = 0, folder: Path = tmp_path, **options):
         starts: dict[str, dict[str, torch.Tensor]] = {}
 
-        def make_model(fit_name) -> EncoderClassifier:
+        def make_model() -> EncoderClassifier:
             model = EncoderClassifier(loaded.backbone, loaded.token_ids(screen), len(CONDITIONS), config)
-            starts[fit_name] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            starts["final" if starts else "selection"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             return model
 
         fits, call.finding = fit_twice(

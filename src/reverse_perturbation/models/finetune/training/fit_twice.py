@@ -19,11 +19,11 @@ from reverse_perturbation.models.finetune.training.augmentation import resampler
 from reverse_perturbation.models.finetune.training.collapse import check_training
 from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch
 from reverse_perturbation.models.finetune.training.train import TrainingData, fit
-from reverse_perturbation.sections import Finetune, Fit
+from reverse_perturbation.sections import Finetune
 
 
 def fit_twice(
-    make_model: Callable[[Fit], EncoderClassifier],
+    make_model: Callable[[], EncoderClassifier],
     screen: MaskedScreen,
     tokenize: Tokenizer,
     config: Finetune,
@@ -71,20 +71,20 @@ def fit_twice(
         What is wrong with training and what to try, see ``collapse``; None if nothing is.
     """
 
-    def seeded(fit_name: Fit) -> EncoderClassifier:
+    def seeded() -> EncoderClassifier:
         torch.manual_seed(seed)
-        return make_model(fit_name)
+        return make_model()
 
     reference, validation = screen.rows("reference"), screen.rows("validation")
     conditions, targets = np.unique(screen.conditions.astype(str), return_inverse=True)
-    selection = seeded("selection")
+    selection = seeded()
     trained = ", ".join(f"{count:,} in the {part}" for part, count in selection.trainable_parameters().items())
     accelerator.print(f"{stage}: {config.adaptation.mode}, seed {seed}; trainable parameters: {trained}", flush=True)
     for part in set(config.head.readout) - set(selection.readout.parts):
         accelerator.print(f"{stage}: the readout {part} has weights to train and is left out", flush=True)
     if selection.head is None:
         curves.mkdir(parents=True, exist_ok=True)  # an out of the stage, though there is nothing to plot
-        return {"selection": selection, "final": seeded("final") if config.refit else selection}, None
+        return {"selection": selection, "final": seeded() if config.refit else selection}, None
     plain = tokenize(screen)
     with accelerator.main_process_first():  # the others read what it has written
         tokens = cached(selection, plain, folder=cache, checkpoint_sha256=checkpoint_sha256, device=accelerator.device)
@@ -114,7 +114,7 @@ def fit_twice(
     if not config.refit:
         return {"selection": selection, "final": selection}, _tell(stage, findings, accelerator)
     accelerator.print(f"{stage}: fitting {chosen.epoch} epochs on reference + validation", flush=True)
-    final = seeded("final")
+    final = seeded()
     history = fit(
         final,
         training_data(np.concatenate([reference, validation]), validation[:0]),
