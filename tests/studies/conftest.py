@@ -51,6 +51,7 @@ def template(tmp_path_factory):
         "dvc.yaml": DVC_YAML,
         "experiments/toy.yaml": PRESET,
         "data/norman_conditions.csv": "table\n",
+        "data/no_checkpoint/README.md": "",
         "src/reverse_perturbation/code.py": "",
         ".gitignore": "/data/raw/*\n",
         "data/raw/cells.txt": "cells\n",

@@ -82,11 +82,9 @@ def locate(row: Row) -> Row:
     tracked = git("ls-files").splitlines()
     for key in presets.PATHS:
         value = presets.get(row.content, key)
-        if value is None:
-            continue
         if not Path(value).exists():
             raise InputError(f"{key}: {value}: no such file; fetch it (data/raw/README.md) or set -S {key}=PATH")
-        if value not in tracked:
+        if not any(name == value or name.startswith(f"{value}/") for name in tracked):
             settings[key] = os.path.abspath(value)
     return presets.with_settings(row, settings)
 

@@ -22,6 +22,7 @@ from reverse_perturbation.report.probe import probe_section
 from reverse_perturbation.report.report import about_the_baselines, about_the_models, strongest_section, tests_section
 from reverse_perturbation.report.tables import models_table, slice_of, targets_table
 from reverse_perturbation.runs import REFERENCE_BASELINE, STACK, describe_baselines, gap_prefix, title, trained_runs
+from reverse_perturbation.sections import NO_CHECKPOINT
 from reverse_perturbation.storage import read_json, write_atomically, write_text
 from reverse_perturbation.studies.presets import Preset, load_preset, preset_names
 from reverse_perturbation.studies.reports import (
@@ -181,7 +182,7 @@ def _opening(preset: Preset, report: Mapping[str, Any], headline: MadeRow) -> li
         + ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())
         + ". Those of fine-tuning were chosen by cross-validation in the known cells of `norman_subset`, split 42.",
         ""
-        if params.model_dump()[params.encoder].get("checkpoint")
+        if params.model_dump()[params.encoder].get("checkpoint", NO_CHECKPOINT) != NO_CHECKPOINT
         else f"No pretrained weights were used: {encoder} is a small model of its architecture, pretrained on the "
         "reference and control cells of this file alone. Its results say nothing about the official checkpoint.",
         f"**The targets under the headline mask, {params.mask}: {verdict}.** The absolute ones were set for the full "

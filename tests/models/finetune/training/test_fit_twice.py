@@ -51,7 +51,9 @@ def run(checkpoint, screen, tmp_path):
 
         def make_model() -> EncoderClassifier:
             model = EncoderClassifier(loaded.backbone, loaded.token_ids(screen), len(CONDITIONS), config)
-            starts["final" if starts else "selection"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            starts["final" if starts else "selection"] = {
+                name: tensor.clone() for name, tensor in model.state_dict().items()
+            }
             return model
 
         fits, call.finding = fit_twice(
