@@ -18,7 +18,7 @@ from reverse_perturbation.errors import InputError
 
 FOLDER = Path("experiments")
 FIELDS = {"description": str, "base": str, "settings": dict, "rows": dict, "targets": list, "report": str}
-REPORTS = ("screens", "norman_scale", "ablation")  # modules of studies that write a report
+REPORTS = ("screens", "norman_scale", "ablation", "learning_curve")  # modules of studies that write a report
 ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PATHS = ("data.path", "scgpt.checkpoint")  # keys that name files: where these lie decides no result
 
