@@ -11,7 +11,7 @@ from reverse_perturbation.errors import InputError
 
 # Subcommand -> module with ``main(argv)``, and what it does. Modules are imported when they are needed.
 COMMANDS = {
-    "fetch": ("reverse_perturbation.prepare.fetch", "download real cells"),
+    "fetch": ("reverse_perturbation.prepare.fetch", "download real cells or the official checkpoint"),
     "check": ("reverse_perturbation.comparison.verdict", "print the comparison; exit with 1 if a target is missed"),
     "experiments": ("reverse_perturbation.studies.runner", "run the rows of a preset, or list the presets"),
     "reports": ("reverse_perturbation.studies.reports", "list the reports of presets and whether they are current"),

@@ -13,7 +13,11 @@ import pandas as pd
 import pytest
 
 from reverse_perturbation.cli import main as command
+from reverse_perturbation.config import load_params
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
+from reverse_perturbation.models.scgpt.encoder.checkpoint import KNOWN, load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
 from reverse_perturbation.prepare import fetch
 from reverse_perturbation.prepare.h5ad import read_source
 from tests.prepare.sources import (
@@ -43,16 +47,17 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         start = 0
+        content = self.web.files.get(self.path.rpartition("/")[2], self.web.content)
         if self.web.ranges and (asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
             start = int(asked[1])
-            if start >= len(self.web.content):
+            if start >= len(content):
                 self.send_error(416)
                 return
-        body = self.web.content[start:]
+        body = content[start:]
         self.send_response(206 if start else 200)
         if start:
-            last = len(self.web.content) - 1
-            self.send_header("Content-Range", f"bytes {start}-{last}/{len(self.web.content)}")
+            last = len(content) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if len(self.web.asked) <= self.web.cuts:
@@ -67,6 +72,7 @@ class Server:
     def __init__(self, content: bytes):
         self.content, self.cuts, self.ranges, self.status = content, 0, True, 200
         self.asked: list[str | None] = []
+        self.files: dict[str, bytes] = {}  # other content by the last part of the address
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
         self.url = f"http://127.0.0.1:{self.http.server_port}/file"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -274,3 +280,56 @@ def test_the_public_file_gives_the_cells_the_results_are_of(tmp_path, serve, nam
     np.testing.assert_allclose(found.X.data, expected.X.data, rtol=1e-6)
     pd.testing.assert_frame_equal(found.obs.astype(str), expected.obs.astype(str))
     assert list(found.var["gene_name"]) == list(expected.var["gene_name"])
+
+
+@pytest.fixture
+def mirror(tmp_path_factory, serve, devel, monkeypatch):
+    """A server with a checkpoint in the official layout, the hashes of whose files are taken for the published ones."""
+    folder = tmp_path_factory.mktemp("mirror") / "checkpoint"
+    architecture = small_architecture(load_params().pretrain.model_copy(update={"width": 8, "heads": 2}), "binned")
+    vocabulary = small_vocabulary(np.array(["A", "B"]))
+    save_checkpoint(folder, ScgptBackbone(architecture, vocabulary), vocabulary, architecture)
+    server = serve(devel)
+    server.files = {name: (folder / name).read_bytes() for name in fetch.FOLDERS["scgpt_human"].files}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in server.files.items()}
+    folder = replace(fetch.FOLDERS["scgpt_human"], url=server.url.removesuffix("/file"), files=hashes)
+    monkeypatch.setitem(fetch.FOLDERS, "scgpt_human", folder)
+    return server
+
+
+def test_the_checkpoint_is_a_folder_that_loads(tmp_path, mirror, capsys):
+    assert sorted(mirror.files) == ["args.json", "best_model.pt", "vocab.json"]
+    fetch.main(["scgpt_human", "--folder", str(tmp_path)])
+    folder = tmp_path / "scgpt_human"
+    assert f"-S scgpt.checkpoint={folder}`" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == mirror.files
+    assert load_checkpoint(folder).report.missing == ()
+    assert len(mirror.asked) == 3
+    fetch.fetch("scgpt_human", tmp_path)
+    assert len(mirror.asked) == 3, "what is there is not downloaded again"
+
+
+def test_a_cut_download_of_the_checkpoint_goes_on_with_the_file_it_was_at(tmp_path, mirror):
+    mirror.cuts = fetch.TRIES
+    with pytest.raises(InputError, match=r"/(args\.json|best_model\.pt): download failed after 5 attempts"):
+        fetch.fetch("scgpt_human", tmp_path)
+    folder = fetch.fetch("scgpt_human", tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == mirror.files
+    (folder / "best_model.pt").write_bytes(b"damaged")
+    mirror.asked.clear()
+    fetch.fetch("scgpt_human", tmp_path)
+    assert mirror.asked == [None], "only the damaged file comes again"
+
+
+def test_a_checkpoint_with_another_hash_is_refused(tmp_path, mirror):
+    mirror.files["vocab.json"] += b" "
+    with pytest.raises(InputError, match=r"/vocab\.json: .*does not match the known hash.*--url"):
+        fetch.fetch("scgpt_human", tmp_path)
+    with pytest.raises(InputError, match=r"vocab\.json is missing"):
+        load_checkpoint(tmp_path / "scgpt_human")
+
+
+def test_the_official_files_are_those_whose_hash_loading_knows():
+    folder = fetch.FOLDERS["scgpt_human"]
+    assert KNOWN[folder.files["best_model.pt"]] == "scGPT whole-human"
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in folder.files.values())

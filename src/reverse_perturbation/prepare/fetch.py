@@ -1,13 +1,13 @@
-"""Download real cells: reverse-perturbation fetch NAME.
+"""Download real cells, or the official checkpoint: reverse-perturbation fetch NAME.
 
-The download is checked against its hash and made into an .h5ad file of raw counts, which `data.source=h5ad` reads. An
-interrupted download resumes, also in a later call.
+The download is checked against its hash. Cells are made into an .h5ad file of raw counts, which `data.source=h5ad`
+reads; the checkpoint is a folder for `scgpt.checkpoint`. An interrupted download resumes, also in a later call.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -96,32 +96,63 @@ SOURCES = {
 }
 
 
+@dataclass(frozen=True)
+class Folder:
+    """A public folder of files, name -> sha256, that are used as they are."""
+
+    about: str
+    url: str
+    files: Mapping[str, str]
+
+
+FOLDERS = {
+    "scgpt_human": Folder(
+        "the official checkpoint, scGPT whole-human: 12 layers of width 512, 60,697 tokens (206 MB)",
+        "https://huggingface.co/u-cellm/scGPT-whole-human/resolve/main",  # byte-identical to the authors' files
+        {
+            "args.json": "c18e075e018140cb8b2d9029387b9de26607a5ce6a8ccabd6ead70cd76b95d60",
+            "vocab.json": "acca93d114ca62c3f0f50debbd23e8c87f0714f4737764454f6b2b13f2e8580f",
+            "best_model.pt": "6cb5d451ab5c4b33eb673adbe4fddc61d2389df1b89b7651a9fe2e557572b922",
+        },
+    ),
+}
+
+
 def fetch(name: str, folder: str | Path = "data/raw", url: str | None = None) -> Path:
-    """Download a source of :data:`SOURCES` and make an .h5ad file of raw counts of it.
+    """Download a source of :data:`SOURCES` and make an .h5ad file of raw counts of it, or a folder of :data:`FOLDERS`.
 
     Parameters
     ----------
     name
-        A key of :data:`SOURCES`.
+        A key of :data:`SOURCES` or :data:`FOLDERS`.
     folder
         Where the download and the result are put; an existing download is checked and used.
     url
-        A mirror to take the same file from.
+        A mirror to take the same file from; of a folder, the address before each file's name.
 
     Returns
     -------
     pathlib.Path
-        ``folder/name.h5ad``.
+        ``folder/name.h5ad``, or the folder ``folder/name``.
 
     Raises
     ------
     InputError
         If the download fails :data:`TRIES` times, is not the file it should be, or cannot be written.
     """
-    source, folder = SOURCES[name], Path(folder)
-    result = folder / f"{name}.h5ad"
+    folder = Path(folder)
     try:
-        download = _download(source, folder, url or source.url)
+        if name in FOLDERS:
+            public = FOLDERS[name]
+            for part, digest in public.files.items():
+                _download(folder / name / part, digest, f"{url or public.url}/{part}")
+            return folder / name
+        source, result = SOURCES[name], folder / f"{name}.h5ad"
+        file = folder / source.file
+        known = source.sha256
+        if known is None and _recorded(file).exists():
+            known = _recorded(file).read_text(encoding="ascii").strip()
+        download = _download(file, known, url or source.url)
         with write_atomically(result) as temporary:
             source.write(download, temporary)
         if source.sha256 is None:
@@ -135,17 +166,14 @@ def _recorded(download: Path) -> Path:
     return download.with_name(f"{download.name}.sha256")
 
 
-def _download(source: Source, folder: Path, url: str) -> Path:
-    file = folder / source.file
-    known = source.sha256
-    if known is None and _recorded(file).exists():
-        known = _recorded(file).read_text(encoding="ascii").strip()
+def _download(file: Path, known: str | None, url: str) -> Path:
+    """Download a file, checked against its sha256 if one is known, unless it is there already."""
     registry = pooch.create(
-        folder, base_url="", registry={source.file: known}, urls={source.file: url}, retry_if_failed=TRIES - 1
+        file.parent, base_url="", registry={file.name: known}, urls={file.name: url}, retry_if_failed=TRIES - 1
     )
     by_hand = f"or download it with a browser and put it at {file}"
     try:
-        return Path(registry.fetch(source.file, downloader=download_resuming))
+        return Path(registry.fetch(file.name, downloader=download_resuming))
     except requests.RequestException as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -189,13 +217,15 @@ def download_resuming(url: str, output_file: str, registry: pooch.Pooch) -> None
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Download and convert; a user's mistake ends it with one line on standard error and exit code 2."""
-    width = max(map(len, SOURCES))
+    names = {name: source.about for name, source in SOURCES.items()}
+    names |= {name: folder.about for name, folder in FOLDERS.items()}
+    width = max(map(len, names))
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(["names:", *(f"  {name:{width}}  {source.about}" for name, source in SOURCES.items())]),
+        epilog="\n".join(["names:", *(f"  {name:{width}}  {about}" for name, about in names.items())]),
     )
-    parser.add_argument("name", choices=SOURCES)
+    parser.add_argument("name", choices=names)
     parser.add_argument("--folder", default="data/raw")
     parser.add_argument("--url", help="a mirror of the same file")
     args = parser.parse_args(argv)
@@ -204,6 +234,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    if args.name in FOLDERS:
+        print(f"fetch: {result}, each file with its published sha256")
+        print(f"fetch: use it with `dvc exp run -S scgpt.checkpoint={result}`")
+        return
     print(f"fetch: {result}, sha256 of the download {sha256(Path(args.folder) / SOURCES[args.name].file)}")
     print(f"fetch: use it with `dvc exp run -S data.source=h5ad -S data.path={result}`")
 

@@ -36,7 +36,8 @@ from reverse_perturbation.studies.presets import (
 FOLDER = Path("results/reports")
 OVERVIEW = "screens"  # of all real screens
 PACKAGE = "src/reverse_perturbation"
-PRESENTATION = ("report/", "studies/", "cli.py", "__main__.py")  # code that decides no result
+# Code that decides no result; what `fetch` downloads is known by its hash.
+PRESENTATION = ("report/", "studies/", "prepare/fetch.py", "cli.py", "__main__.py")
 DIGITS = 6  # of a float in the JSON
 WIDTH = 220  # of an object in the JSON that stands on one line
 
