@@ -25,3 +25,7 @@ measure stages python benchmarks/stages.py
 measure search python benchmarks/search.py --grid
 measure logreg python benchmarks/logreg.py --path
 measure logreg_norman python benchmarks/logreg.py --conditions 282 --cells 91205 --genes 5045 --c 0.01 --repeats 1 --most 240
+if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo "all: benchmarks/gpu.sh"
+  benchmarks/gpu.sh
+fi
