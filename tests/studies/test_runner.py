@@ -73,7 +73,7 @@ def test_a_row_that_did_not_come_to_its_targets_does_not_count(repository):
     row = rows("pretrain.epochs=0")["own"]
     dvc("exp", "run", "--temp", "-n", "toy-own", "-S", "mask=own", "-S", "pretrain.epochs=0", "first")
     assert commit_of(row) is None
-    assert make([row]) == {}
+    assert make({"own": row}) == {}
     assert content(row) == "table\nown\n"
 
 
@@ -87,7 +87,7 @@ def test_what_a_killed_process_leaves_does_not_count_and_is_removed(repository):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as running:
         assert any("Running stage 'first'" in line for line in iter(running.stdout.readline, ""))
         with pytest.raises(InputError, match=f"toy-own: process {running.pid} is making it"):
-            make([row])
+            make({"own": row})
         os.killpg(running.pid, signal.SIGKILL)
     shown = subprocess.run(["dvc", "exp", "show", "--csv"], capture_output=True, text=True).stdout
     assert "toy-own" in shown, "DVC takes it for a row that runs"

@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ruamel.yaml import YAML
 
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.storage import read_json
-from reverse_perturbation.studies import presets, reports
+from reverse_perturbation.studies import presets, reports, slurm
 from reverse_perturbation.studies.presets import Preset, Row
 from reverse_perturbation.studies.reports import MadeRow, git
 
@@ -41,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("preset", nargs="?", help="file of experiments/ without its ending; none: list them")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run, * and ? allowed; none: all")
     parser.add_argument("-S", action="append", default=[], metavar="KEY=VALUE", dest="set", help="setting of every row")
-    parser.add_argument("-j", type=int, default=0, metavar="N", dest="workers", help="N rows at a time, by DVC's queue")
+    parser.add_argument(
+        "-j", type=int, default=0, metavar="N", dest="workers", help="N rows at a time, by DVC's queue or Slurm"
+    )
+    options = "a Slurm job a row, with more options of sbatch: --slurm='--gpus=1 --time=8:00:00'"
+    parser.add_argument("--slurm", nargs="?", const="", metavar="OPTIONS", help=options)
     parser.add_argument("--force", action="store_true", help="run rows again; stages still come from DVC's run-cache")
     parser.add_argument("--report", action="store_true", help="only write the report, from rows already run")
     args = parser.parse_args(argv)
@@ -57,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = {name: locate(row) for name, row in presets.resolve(preset).items()}
     if dirty := uncommitted():
         raise InputError(f"uncommitted changes in {dirty}: commit them first, so that results belong to a commit")
-    failed = {} if args.report else make([rows[name] for name in names], args.workers, args.force)
+    jobs = None if args.slurm is None else partial(slurm.run, preset, given=args.set, options=args.slurm)
+    failed = {} if args.report else make({name: rows[name] for name in names}, args.workers, args.force, jobs)
     for experiment, reason in failed.items():
         print(f"experiments: failed: {experiment}: {reason}", file=sys.stderr)
     written = preset.report is None or write_report(preset, rows)
@@ -102,17 +108,21 @@ def uncommitted() -> str:
     return ", ".join(files[:3]) + f" and {len(files) - 3} more" * (len(files) > 3)
 
 
-def make(rows: Sequence[Row], workers: int = 0, force: bool = False) -> dict[str, str]:
-    """Make rows, one after the other or through DVC's queue.
+def make(
+    rows: Mapping[str, Row], workers: int = 0, force: bool = False, jobs: Callable[..., dict[str, str]] | None = None
+) -> dict[str, str]:
+    """Make rows, one after the other, through DVC's queue, or as jobs.
 
     Parameters
     ----------
     rows
-        To be made.
+        To be made, by their names in the preset.
     workers
-        Of the queue; 0: no queue.
+        Of the queue, or jobs at a time; 0: no queue, any number of jobs.
     force
         Make also those that were made before.
+    jobs
+        Makes rows and returns what each printed, by experiment; None: made here.
 
     Returns
     -------
@@ -120,21 +130,27 @@ def make(rows: Sequence[Row], workers: int = 0, force: bool = False) -> dict[str
         Experiment of each row that failed -> why, as far as it is known.
     """
     said: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
+    submitted: dict[str, Row] = {}
+    for number, (name, row) in enumerate(rows.items(), 1):
         start = f"experiments: {number}/{len(rows)} {row.experiment}"
         if not force and commit_of(row):
             print(f"{start}: already run", flush=True)
             continue
         print(start, flush=True)
         clear(row.experiment)
+        if jobs:
+            submitted[name] = row
+            continue
         settings = [f"{key}={json.dumps(value)}" for key, value in row.settings.items()]
         command = ["dvc", "exp", "run", "--queue" if workers else "--temp", "-n", row.experiment]
         said[row.experiment] = _run([*command, *(word for s in settings for word in ("-S", s)), *row.targets])
-    if workers and said:
+    if jobs and submitted:
+        said = jobs(rows=submitted, at_once=workers)
+    elif workers and said:
         _run(["dvc", "queue", "start", "-j", str(workers)])
         _wait(said)
-    failed = [row.experiment for row in rows if row.experiment in said and not commit_of(row)]
-    return {name: _reason(said[name] + (_log(name) if workers else "")) for name in failed}
+    failed = [row.experiment for row in rows.values() if row.experiment in said and not commit_of(row)]
+    return {name: _reason(said[name] + (_log(name) if workers and not jobs else "")) for name in failed}
 
 
 def commit_of(row: Row) -> str | None:
