@@ -117,7 +117,8 @@ def test_presets_rows_and_settings_in_the_docs_are_accepted(document, tmp_path):
             name, *rest = words[2:]
             at = [i for i, word in enumerate(rest) if word in ("-S", "-j")]
             settings = [rest[i + 1] for i in at if rest[i] == "-S"]
-            rows = [word for i, word in enumerate(rest) if i not in at and i - 1 not in at]
+            options = {i for i, word in enumerate(rest) if word.startswith("--")}
+            rows = [word for i, word in enumerate(rest) if i not in options and i not in at and i - 1 not in at]
             preset = presets.load_preset(name, presets.parse_overrides(settings))
             assert presets.select(preset.rows, rows, preset.file)
             assert presets.resolve(preset)
