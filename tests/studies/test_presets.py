@@ -59,8 +59,8 @@ def test_no_setting_was_chosen_on_the_other_screens(root, name):
     """They have those of the subset, but for the cells, the splits and what saves time on a larger screen."""
     best = resolve(load_preset("norman_subset"))["all_targets-42"].params.model_dump()
     rows = [row.params for row in resolve(load_preset(name)).values()]
-    splits = [("gem_group", seed) for seed in (42, 43, 44)] + [("cell", seed) for seed in (42, 43, 44)]
-    expected = splits if name == "norman_singles" else [("cell", 42)]
+    by_cell, by_lane = ([(kind, seed) for seed in (42, 43, 44)] for kind in ("cell", "gem_group"))
+    expected = by_lane + by_cell if name == "norman_singles" else by_cell
     assert [(params.split.kind, params.split.seed) for params in rows] == expected
     free = {"data": ["path"], "split": ["kind", "seed"], "tuning": ["folds"], "mlp": ["seeds", "epochs"]}
     for params in rows:
