@@ -25,7 +25,6 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from timing import in_turn, short, spread
 from torch import nn
 
@@ -45,6 +44,7 @@ from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen
 from reverse_perturbation.data.split import split_cells
 from reverse_perturbation.metrics import registry
+from reverse_perturbation.models.device import compute_device, make_accelerator
 from reverse_perturbation.models.encoder.tokens import Tokens, on_device
 from reverse_perturbation.models.finetune.inference.predict import predict_in_order
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
@@ -66,10 +66,11 @@ from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.sections import Simulated
 
 PARAMS = load_params()
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = compute_device()
 GPU = DEVICE.type == "cuda"
 GIB = 2**30
 C = 0.01
+PATH = (0.003, 0.01, 0.03, 0.1)  # values of C, each fit started from the one before
 Row = dict[str, Any]
 
 
@@ -185,12 +186,6 @@ def card(norman: Norman) -> list[Row]:
     """Return the rates of the device: products of large matrices, of those of a layer, and copies."""
     size, rows = norman.size, []
 
-    def product(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
-        m, k, n = shape
-        a, b = torch.randn(m, k, device=DEVICE).to(dtype), torch.randn(k, n, device=DEVICE).to(dtype)
-        with torch.inference_mode():
-            return 2 * m * k * n / statistics.median(seconds(lambda: [torch.mm(a, b) for _ in range(10)], 5)) * 10
-
     square = (size.matrix,) * 3
     layer = (8 * size.matrix, size.width, size.width)
     for name, shape, dtype in (
@@ -198,7 +193,7 @@ def card(norman: Norman) -> list[Row]:
         (f"product with a layer's weight, {size.width}, bfloat16", layer, torch.bfloat16),
         (f"product of square matrices, {size.matrix}, float32", square, torch.float32),
     ):
-        rows.append({"what": name, "value": f"{short(product(shape, dtype) / 1e12)} TFLOP/s"})
+        rows.append({"what": name, "value": f"{short(matrix_rate(shape, dtype) / 1e12)} TFLOP/s"})
     source = torch.ones(size.copied // 4, device=DEVICE)
     target = torch.empty_like(source)
     rate = 2 * size.copied / statistics.median(seconds(lambda: target.copy_(source), 5))
@@ -215,17 +210,12 @@ def embed(norman: Norman) -> list[Row]:
     kept, rows = on_device(tokens, DEVICE), np.arange(len(lengths))
     reference = predict_in_order(model, tokens, rows[:256], DEVICE)[0]
 
-    def ours(devices: frozenset[str], n_cells: int = len(rows)) -> np.ndarray:
-        layers.PACKED = devices
-        try:
-            with half():
-                return predict_in_order(model, kept, rows[:n_cells], DEVICE)[0]
-        finally:
-            layers.PACKED = frozenset({"cuda"})
+    def ours(devices: frozenset[str], n_cells: int) -> np.ndarray:
+        with patch.object(layers, "PACKED", devices), half():
+            return predict_in_order(model, kept, rows[:n_cells], DEVICE)[0]
 
     def compiled(n_cells: int) -> np.ndarray:
-        for layer in model.backbone.layers:
-            layer.compile(dynamic=True)
+        compile_layers(model)
         return ours(frozenset({DEVICE.type}), n_cells)
 
     theirs = as_upstream(model, kept, rows)
@@ -236,7 +226,7 @@ def embed(norman: Norman) -> list[Row]:
     }
     if GPU:
         ways["packed, compiled"] = (compiled, len(rows))
-    rate = matrix_rate_of(norman)
+    rate = matrix_rate((norman.size.matrix,) * 3, torch.bfloat16 if GPU else torch.float32)
     table = []
     for name, (call, n_cells) in ways.items():
         with peak() as most:
@@ -282,11 +272,18 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return result
 
 
-def matrix_rate_of(norman: Norman) -> float:
-    """Return FLOP/s of a large product, bfloat16 on a GPU and float32 on a CPU."""
-    n = norman.size.matrix
-    a = torch.randn(n, n, device=DEVICE, dtype=torch.bfloat16 if GPU else torch.float32)
-    return 10 * 2 * n**3 / statistics.median(seconds(lambda: [torch.mm(a, a) for _ in range(10)], 5))
+def matrix_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
+    """Return FLOP/s of a product of [m, k] and [k, n]."""
+    m, k, n = shape
+    a, b = torch.randn(m, k, device=DEVICE).to(dtype), torch.randn(k, n, device=DEVICE).to(dtype)
+    with torch.inference_mode():
+        return 10 * 2 * m * k * n / statistics.median(seconds(lambda: [torch.mm(a, b) for _ in range(10)], 5))
+
+
+def compile_layers(model: EncoderClassifier) -> None:
+    """Compile each layer of the backbone, for batches of any length."""
+    for layer in model.backbone.layers:
+        layer.compile(dynamic=True)
 
 
 MODES: dict[str, dict[str, object]] = {
@@ -304,8 +301,8 @@ def step_of(norman: Norman, mode: str, batch_size: int, *, compiled: bool = Fals
     torch.manual_seed(0)
     model = EncoderClassifier(checkpoint.backbone, checkpoint.token_ids(norman.split), n_conditions, config)
     model.to(DEVICE).train()
-    for layer in model.backbone.layers if compiled else ():
-        layer.compile(dynamic=True)
+    if compiled:
+        compile_layers(model)
     optimizer, objective = make_optimizer(model), Objective(config.loss, norman.split.classes(), None)
     batch = norman.tokens(batch_size).batch(np.arange(batch_size)).to(DEVICE)
     targets = torch.arange(batch_size, device=DEVICE) % n_conditions
@@ -379,9 +376,6 @@ def logreg(norman: Norman) -> list[Row]:
         {"fit": f"C {C:g} with SciPy on {os.cpu_count()} cores", "seconds": time.perf_counter() - start}
         | {"iterations": theirs.n_iter, "objective": theirs.objective},
     ]
-
-
-PATH = (0.003, 0.01, 0.03, 0.1)
 
 
 def whole_path(x: Any, y: np.ndarray) -> None:
@@ -481,7 +475,7 @@ def trained_small(screen: MaskedScreen, checkpoint: ScgptCheckpoint, seed: int) 
         validation,
         resampler(screen, train, tokenize, config.augmentation),
     )
-    accelerator = Accelerator(mixed_precision="bf16" if GPU else "no")
+    accelerator = make_accelerator("bfloat16" if GPU else "float32")
     fit(
         model,
         data,
