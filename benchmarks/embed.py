@@ -70,7 +70,6 @@ def tokens_of(cells: AnnData, checkpoint: ScgptCheckpoint) -> Tokens:
         n_bins=checkpoint.architecture.n_bins,
         vocabulary=checkpoint.vocabulary,
         pad_value=checkpoint.architecture.pad_value,
-        scale=None,
     )
 
 

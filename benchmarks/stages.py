@@ -96,7 +96,6 @@ def run_tokens(folder: Path) -> Work:
         n_bins=51,
         vocabulary=vocabulary,
         pad_value=-2,
-        scale=None,
     )
     arrays = (screen.counts.data, screen.counts.indices, tokens.ids, tokens.values)
     return 0, sum(each.nbytes for each in arrays)

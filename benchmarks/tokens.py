@@ -33,7 +33,7 @@ from reverse_perturbation.data.screen.mask import depths
 from reverse_perturbation.data.screen.normalize import log1p_cp10k
 from reverse_perturbation.models.encoder.batches import batches_by_length
 from reverse_perturbation.models.encoder.tokens import Tokens
-from reverse_perturbation.models.scgpt.encoder.tokenize import fit_scale, tokenize
+from reverse_perturbation.models.scgpt.encoder.tokenize import tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_vocabulary
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.sections import ValueInput
@@ -74,7 +74,6 @@ def ours(cells: AnnData, vocabulary: dict[str, int], value_input: ValueInput) ->
         n_bins=BINS,
         vocabulary=vocabulary,
         pad_value=PAD_VALUE,
-        scale=fit_scale(counts, totals) if value_input == "log1p" else None,
     )
     for rows in batches_by_length(np.arange(len(tokens.lengths)), tokens.lengths, BATCH):
         tokens.batch(rows)

@@ -16,7 +16,7 @@ from reverse_perturbation.models.finetune.network.classifier import EncoderClass
 from reverse_perturbation.models.finetune.training.train import TrainingData
 from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint, save_checkpoint
-from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, tokenize
+from reverse_perturbation.models.scgpt.encoder.tokenize import tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
 from reverse_perturbation.sections import Finetune, Loss
 
@@ -70,7 +70,6 @@ def tokens() -> Tokens:
         n_bins=51,
         vocabulary={"<pad>": GENES, "<cls>": GENES + 1},
         pad_value=-2,
-        scale=Scale(6.0, 9.0),
     )
 
 

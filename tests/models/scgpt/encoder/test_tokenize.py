@@ -14,12 +14,11 @@ from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.scgpt.encoder import tokenize as module
 from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import ScgptCheckpoint
-from reverse_perturbation.models.scgpt.encoder.tokenize import Scale, fit_scale, tokenize
+from reverse_perturbation.models.scgpt.encoder.tokenize import tokenize
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
 from reverse_perturbation.sections import Scgpt, ValueInput
 from tests.models.conftest import PARAMS
 
-WIDE = Scale(0.0, 5.0)
 SPECIAL = {"<pad>": 100, "<cls>": 101}
 GENES = np.array(["G0", "G1", "G2"], dtype=object)
 SCREEN = MaskedScreen(
@@ -33,7 +32,7 @@ SCREEN = MaskedScreen(
 )
 
 
-def tokens_of(counts, *, token_ids=None, cell_ids=None, scale=WIDE, totals=None, **changes) -> Tokens:
+def tokens_of(counts, *, token_ids=None, cell_ids=None, totals=None, **changes) -> Tokens:
     counts = sp.csr_matrix(np.asarray(counts, dtype=np.float32))
     n, genes = counts.shape
     return tokenize(
@@ -45,7 +44,6 @@ def tokens_of(counts, *, token_ids=None, cell_ids=None, scale=WIDE, totals=None,
         n_bins=51,
         vocabulary=SPECIAL,
         pad_value=-2,
-        scale=scale,
     )
 
 
@@ -61,12 +59,7 @@ def test_expressed_genes_with_a_token_become_tokens():
 
 
 def test_log1p_by_hand():
-    tokens = tokens_of([[1, 3, 7]], totals=[1e4], scale=Scale(np.log(2), np.log(8)), value_input="log1p")
-    assert cell(tokens, 0) == pytest.approx({0: 1, 1: 25.5, 2: 50}, rel=1e-6)
-
-
-def test_log1p_values_stay_as_they_are_for_an_encoder_trained_on_them():
-    tokens = tokens_of([[1, 3, 7]], totals=[1e4], scale=None, value_input="log1p")
+    tokens = tokens_of([[1, 3, 7]], totals=[1e4], value_input="log1p")
     assert cell(tokens, 0) == pytest.approx({0: np.log(2), 1: np.log(4), 2: np.log(8)}, rel=1e-6)
 
 
@@ -182,13 +175,6 @@ def test_what_is_kept_of_a_large_cell_is_a_fair_choice():
     assert abs(times - 500).max() < 5 * np.sqrt(500 * 0.75)
 
 
-def test_the_scale_is_a_quantile_of_what_is_expressed():
-    counts = sp.csr_matrix(np.array([[1.0, 0, 3.0]]))
-    found = fit_scale(counts, np.array([1e4]))
-    assert (found.low, found.high) == pytest.approx((np.log(2), np.log(4)), rel=1e-2)
-    assert fit_scale(sp.csr_matrix((2, 3)), np.zeros(2)) == Scale(0.0, 1.0)
-
-
 def values(trained_on: ValueInput, fed: ValueInput) -> list[float]:
     architecture = small_architecture(PARAMS.pretrain, trained_on)
     vocabulary = small_vocabulary(GENES)
@@ -201,12 +187,7 @@ def test_an_encoder_trained_on_log1p_gets_log1p():
     assert values("log1p", "log1p") == pytest.approx(np.log([2, 4, 64, 2]), rel=1e-6)
 
 
-def test_an_encoder_trained_on_bins_gets_log1p_over_the_bins_as_fitted_on_reference_cells():
-    low, high = np.quantile(np.log([2, 4]), [0.001, 0.999])  # of cell a alone: cell b is a query
-    expected = 1 + (np.log([2, 4, 64, 2]) - low) * 49 / (high - low)
-    assert values("binned", "log1p") == pytest.approx(expected, rel=1e-5)
-
-
-def test_bins_mean_nothing_to_an_encoder_trained_on_log1p():
-    with pytest.raises(InputError, match=r"scgpt.value_input is 'binned'.*set scgpt.value_input=log1p"):
-        values("log1p", "binned")
+@pytest.mark.parametrize(("trained_on", "fed"), [("log1p", "binned"), ("binned", "log1p")])
+def test_an_encoder_reads_only_what_it_was_trained_on(trained_on, fed):
+    with pytest.raises(InputError, match=f"scgpt.value_input is '{fed}'.*set scgpt.value_input={trained_on}"):
+        values(trained_on, fed)

@@ -6,7 +6,6 @@ ties, unless ``binned_random`` asks for upstream's, and then the draw is seeded 
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,7 +19,6 @@ from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture
 from reverse_perturbation.sections import Scgpt
 
-QUANTILES = (0.001, 0.999)
 TABLE = 1 << 19  # entries of the table by which counts are sorted: as many cells are binned at once as fit
 
 
@@ -43,28 +41,24 @@ def make_tokenizer(
 ) -> Tokenizer:
     """Return what turns this screen, or one of cells resampled from it, into tokens.
 
-    A value encoder that was trained on bins gets continuous values mapped to the range of the bins; the mapping is
-    fitted on the reference cells alone, like everything that is fitted.
-
     Raises
     ------
     InputError
-        If the vocabulary knows none of the genes, or ``config`` asks for bins and the encoder was trained on none.
+        If the vocabulary knows none of the genes, or ``config`` asks for other values than the value encoder was
+        trained on.
     """
-    continuous = architecture.input_style == "log1p"
-    if continuous and config.value_input != "log1p":
+    if (architecture.input_style == "log1p") != (config.value_input == "log1p"):
         raise InputError(
-            f"scgpt.value_input is {config.value_input!r}, but the checkpoint was trained on log1p values (args.json: "
-            "input_style); set scgpt.value_input=log1p"
+            f"scgpt.value_input is {config.value_input!r}, but the value encoder was trained on "
+            f"{architecture.input_style} values (args.json: input_style); "
+            f"set scgpt.value_input={architecture.input_style}"
         )
-    reference = screen.rows("reference")
     return partial(
         _tokenize_screen,
         token_ids=gene_token_ids(screen, vocabulary),
         vocabulary=vocabulary,
         architecture=architecture,
         config=config,
-        scale=None if continuous else fit_scale(screen.counts[reference], screen.totals[reference]),
     )
 
 
@@ -75,7 +69,6 @@ def _tokenize_screen(
     vocabulary: Mapping[str, int],
     architecture: Architecture,
     config: Scgpt,
-    scale: "Scale | None",
 ) -> Tokens:
     return tokenize(
         screen.counts,
@@ -86,25 +79,7 @@ def _tokenize_screen(
         n_bins=architecture.n_bins,
         vocabulary=vocabulary,
         pad_value=architecture.pad_value,
-        scale=scale,
     )
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The log1p values that become the lowest and the highest bin."""
-
-    low: float
-    high: float
-
-
-def fit_scale(counts: sp.csr_matrix, totals: np.ndarray) -> Scale:
-    """Return the 0.1 % and 99.9 % quantiles of the non-zero log1p values of (reference) cells."""
-    values = log1p_cp10k(counts, totals).data
-    if not len(values):
-        return Scale(0.0, 1.0)
-    low, high = np.quantile(values, QUANTILES)
-    return Scale(float(low), float(max(high, low + 1e-3)))
 
 
 def tokenize(
@@ -117,7 +92,6 @@ def tokenize(
     n_bins: int,
     vocabulary: Mapping[str, int],
     pad_value: int,
-    scale: Scale | None,
 ) -> Tokens:
     """Turn masked counts into tokens.
 
@@ -127,9 +101,8 @@ def tokenize(
       a tied value at random between its lowest and highest bin, this takes the middle of the two, the mean of
       that draw, which need not be a whole number;
     - ``binned_random``: upstream's draw, seeded by the cell's id;
-    - ``log1p``: log1p of counts per ten thousand, as they are for a value encoder that was trained on them; for one
-      trained on bins mapped linearly so that ``scale`` becomes 1 to ``n_bins - 1``. Without taking ``low`` off, all
-      values would lie in the upper part of the range, where the encoder's layer norm leaves little to tell them apart.
+    - ``log1p``: log1p of counts per ten thousand, which only a value encoder trained on them can read: one trained on
+      bins ends in a layer norm that leaves little of the differences between values so small.
 
     Parameters
     ----------
@@ -148,8 +121,6 @@ def tokenize(
         Of the checkpoint.
     vocabulary
         Token -> id, for the special ones.
-    scale
-        Of :func:`fit_scale`, or None for ``log1p`` values as they are.
     """
     known = np.flatnonzero(token_ids >= 0)
     if len(known) < len(token_ids):
@@ -157,8 +128,6 @@ def tokenize(
     expression = counts.sorted_indices()
     if config.value_input == "log1p":
         expression.data = log1p_cp10k(expression, totals).data
-        if scale is not None:
-            expression.data = 1 + (expression.data - scale.low) * ((n_bins - 2) / (scale.high - scale.low))
     else:
         expression.data = _binned(
             expression, totals, n_bins, cell_ids if config.value_input == "binned_random" else None
