@@ -16,7 +16,8 @@ from reverse_perturbation.cli import main as command
 from reverse_perturbation.config import load_params
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
-from reverse_perturbation.models.scgpt.encoder.checkpoint import KNOWN, load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.published import KNOWN
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
 from reverse_perturbation.prepare import fetch
 from reverse_perturbation.prepare.h5ad import read_source

@@ -17,7 +17,7 @@ PLUMBING = {"config", "sections", "errors", "storage", "gpu", "models/device", "
 FITS = ("baseline", "pretrain", "finetune", "embed")
 # Modules that a stage finds by a name in params.yaml.
 BY_NAME = {
-    "vocab_map": ["models/scgpt/encoder/vocabulary"],
+    "vocab_map": ["models/scgpt/encoder/checkpoint"],
     "baseline": ["models/baselines/{item}"],
     "pretrain": ["models/scgpt/pretrain"],
     "finetune": ["models/scgpt/encoder/checkpoint"],

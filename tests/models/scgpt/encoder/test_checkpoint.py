@@ -3,7 +3,10 @@
 import hashlib
 import json
 import re
+import resource
 import shutil
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.models.scgpt.encoder import checkpoint as module
+from reverse_perturbation.models.scgpt.encoder import published
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
-from reverse_perturbation.models.scgpt.encoder.checkpoint import _tensors, load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint, save_checkpoint
+from reverse_perturbation.models.scgpt.encoder.tensors import read_tensors
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 
 # From the official name of a tensor to its name in other layouts.
@@ -96,7 +100,7 @@ def test_a_known_file_is_named(checkpoint, monkeypatch):
     unknown = load_checkpoint(checkpoint).report
     assert unknown.name is None
     assert unknown.sha256 == hashlib.sha256((checkpoint / "best_model.pt").read_bytes()).hexdigest()
-    monkeypatch.setitem(module.KNOWN, unknown.sha256, "a known one")
+    monkeypatch.setitem(published.KNOWN, unknown.sha256, "a known one")
     assert load_checkpoint(checkpoint).report.name == "a known one"
     assert str(load_checkpoint(checkpoint).report).startswith("a known one, official layout")
 
@@ -199,7 +203,7 @@ def test_a_damaged_file_is_an_input_error_whatever_the_unpickler_raises(copy, zi
             damaged[at] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            _tensors(path)
+            read_tensors(path)
         except InputError:
             refused[kind] += 1
     assert refused["cut"] == 60
@@ -279,3 +283,143 @@ def test_the_official_layout_at_full_size(tmp_path):
     assert all(name.startswith("cls_decoder") for name in loaded.report.missing)
     for name, tensor in loaded.backbone.state_dict().items():
         assert name.startswith("cls_decoder") or torch.equal(tensor, state[name])
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "base_model.model.", "module._orig_mod.model.module."])
+def test_names_behind_wrappers(checkpoint, copy, tokens, prefix):
+    torch.save({prefix + name: tensor for name, tensor in weights(checkpoint).items()}, copy / "best_model.pt")
+    assert torch.equal(embeddings(copy, tokens), embeddings(checkpoint, tokens))
+
+
+def test_layers_that_were_compiled(checkpoint, copy, tokens):
+    state = {re.sub(r"(layers\.\d)", r"\1._orig_mod", name): t for name, t in weights(checkpoint).items()}
+    torch.save(state, copy / "best_model.pt")
+    assert torch.equal(embeddings(copy, tokens), embeddings(checkpoint, tokens))
+
+
+def test_absent_decoders_are_zero_and_loading_draws_no_random_numbers(copy):
+    state = {name: t for name, t in weights(copy).items() if not name.startswith("cls_decoder")}
+    torch.save(state, copy / "best_model.pt")
+    before = torch.get_rng_state()
+    loaded = load_checkpoint(copy).backbone.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, tensor in loaded.items():
+        assert torch.equal(tensor, state.get(name, torch.zeros_like(tensor)))
+
+
+@pytest.fixture
+def sharded(copy):
+    state, places = weights(copy), {}
+    for i, names in enumerate((list(state)[:9], list(state)[9:])):
+        file = f"model-0000{i + 1}-of-00002.safetensors"
+        save_file({name: state[name] for name in names}, copy / file)
+        places |= dict.fromkeys(names, file)
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (copy / "best_model.pt").unlink()
+    return copy
+
+
+def test_shards(checkpoint, sharded, tokens):
+    assert load_checkpoint(sharded).report.missing == ()
+    assert torch.equal(embeddings(sharded, tokens), embeddings(checkpoint, tokens))
+
+
+def test_a_missing_shard(sharded):
+    (sharded / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InputError, match=r"00002\.safetensors: model\.safetensors\.index\.json names it"):
+        load_checkpoint(sharded)
+
+
+@pytest.mark.parametrize("places", [None, [], {}, {"a": "../best_model.pt"}, {"a": "/etc/x.safetensors"}, {"a": 1}])
+def test_an_index_that_names_no_files_beside_it(sharded, places):
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(InputError, match="weight_map is no object of tensor -> file of this folder"):
+        load_checkpoint(sharded)
+
+
+def compressed(folder):
+    """A file of 2 MB that unpacks to 2 GB."""
+    with zipfile.ZipFile(folder / "best_model.pt") as whole:
+        entries = {entry: whole.read(entry) for entry in whole.namelist()}
+    with zipfile.ZipFile(folder / "best_model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            if not name.endswith("data/0"):
+                archive.writestr(name, content)
+        with archive.open(next(name for name in entries if name.endswith("data/0")), "w", force_zip64=True) as file:
+            for _ in range(128):
+                file.write(bytes(2**24))
+
+
+def rewritten(**changes):
+    """Change tensors of the weights."""
+
+    def change(folder):
+        state = weights(folder)
+        torch.save(state | {name: make(state) for name, make in changes.items()}, folder / "best_model.pt")
+
+    return change
+
+
+def whole_model(folder):
+    torch.save(load_checkpoint(folder).backbone, folder / "best_model.pt")
+
+
+def args(**changes):
+    def change(folder):
+        path = folder / "args.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 205385258\n"
+TABLE = "encoder.embedding.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(args(nlayers=10**9), "nlayers is 1000000000; expected at least 1 and below 1000", id="layers"),
+        pytest.param(args(nlayers=1e9), "nlayers is 1000000000.0; expected int", id="layers as a float"),
+        pytest.param(args(nlayers=999), "cannot be loaded: .* and 11940 more", id="layers that are not there"),
+        pytest.param(args(embsize=2**62), "embsize is 4611686018427387904; expected", id="width"),
+        pytest.param(args(embsize=65528, d_hid=65528), "cannot be loaded: .*has shape", id="a width of 500 GB"),
+        pytest.param(args(pad_value=10**400), r"pad_value is 1000\d+\.\.\.", id="pad_value"),
+        pytest.param(args(input_style="x" * 10**6), r"input_style is 'xxx.*\.\.\.x*'; only", id="a long text"),
+        pytest.param(text("args.json", "[" * 10**6), r"args\.json: not JSON .*nested too deeply", id="deep"),
+        pytest.param(text("vocab.json", f'{{"a": {"9" * 5000}}}'), r"vocab\.json: not JSON .*4300 digits", id="digits"),
+        pytest.param(text("vocab.json", " " * (2**26 + 1)), r"vocab\.json: 67,108,865 bytes", id="large"),
+        pytest.param(text("args.json", POINTER), r"args\.json: a git LFS pointer.*`git lfs pull`", id="pointer, args"),
+        pytest.param(text("best_model.pt", POINTER), r"best_model\.pt: a git LFS pointer", id="pointer, weights"),
+        pytest.param(compressed, r"it unpacks to 2,14\d,\d+,\d+ bytes", id="compressed"),
+        pytest.param(whole_model, "it is damaged or holds other Python objects", id="whole model"),
+        pytest.param(rewritten(**{TABLE: lambda s: s[TABLE].to("meta")}), r"has a shape but no numbers", id="meta"),
+        pytest.param(
+            rewritten(**{TABLE: lambda s: torch.zeros(1).expand(99999, 16)}), "share or repeat", id="expanded"
+        ),
+        pytest.param(
+            rewritten(**{f"decoder.{i}": lambda s: s[TABLE] for i in range(99)}), "share or repeat", id="shared"
+        ),
+    ],
+)
+def test_a_hostile_file_is_one_line_in_seconds_and_little_memory(copy, change, message):
+    change(copy)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(InputError, match=message) as refused:
+        load_checkpoint(copy)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 2000
+    assert "weights_only" not in str(refused.value)
+    assert time.monotonic() - start < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB
+
+
+def test_folders_in_place_of_files_and_files_that_may_not_be_read(copy):
+    (copy / "args.json").unlink()
+    (copy / "args.json").mkdir()
+    with pytest.raises(InputError, match=r"args\.json: Is a directory"):
+        load_checkpoint(copy)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from reprlib import repr as short
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,21 +28,23 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "norm_scheme": ("post",),
     "pad_token": ("<pad>",),
 }
-ANY, POSITIVE = (-inf, inf), (1, inf)
+ANY = (-inf, inf)
+WIDTHS = (1, 2**16)
+VALUES = (1 - 2**24, 2**24)  # float32 tells these integers apart
 # Field -> key of args.json, type, default (None: must be there), the lowest number allowed and what it must stay below.
 FIELDS: dict[str, tuple[str, type, Any, tuple[float, float]]] = {
-    "layers": ("nlayers", int, None, POSITIVE),
-    "heads": ("nheads", int, None, POSITIVE),
-    "width": ("embsize", int, None, POSITIVE),
-    "hidden": ("d_hid", int, None, POSITIVE),
+    "layers": ("nlayers", int, None, (1, 1000)),
+    "heads": ("nheads", int, None, WIDTHS),
+    "width": ("embsize", int, None, WIDTHS),
+    "hidden": ("d_hid", int, None, WIDTHS),
     "dropout": ("dropout", float, 0.2, (0, 1)),
     "input_style": ("input_style", str, "binned", ANY),
-    "n_bins": ("n_bins", int, 51, (3, inf)),  # no count, and at least two bins for counts
-    "max_seq_len": ("max_seq_len", int, 1200, POSITIVE),
+    "n_bins": ("n_bins", int, 51, (3, 2**24)),  # no count, and at least two bins for counts
+    "max_seq_len": ("max_seq_len", int, 1200, (1, 2**31)),
     "pad_token": ("pad_token", str, "<pad>", ANY),
-    "pad_value": ("pad_value", int, -2, ANY),
-    "mask_value": ("mask_value", int, -1, ANY),
-    "classifier_layers": ("n_layers_cls", int, 3, POSITIVE),
+    "pad_value": ("pad_value", int, -2, VALUES),
+    "mask_value": ("mask_value", int, -1, VALUES),
+    "classifier_layers": ("n_layers_cls", int, 3, (1, 100)),
     "mvc": ("MVC", bool, True, ANY),
 }
 
@@ -82,7 +85,7 @@ class Architecture:
         for key, values in SUPPORTED.items():
             if args.get(key, values[0]) not in values:
                 known = " and ".join(map(repr, values))
-                raise InputError(f"{source}: {key} is {args[key]!r}; only {known} {_are(values)} supported")
+                raise InputError(f"{source}: {key} is {short(args[key])}; only {known} {_are(values)} supported")
         fields: dict[str, Any] = {}
         for field, (key, kind, default, (lowest, limit)) in FIELDS.items():
             value = args.get(key, default)
@@ -92,10 +95,10 @@ class Architecture:
                 kind is bool or not isinstance(value, bool)
             )
             if not fits:
-                raise InputError(f"{source}: {key} is {value!r}; expected {kind.__name__}")
+                raise InputError(f"{source}: {key} is {short(value)}; expected {kind.__name__}")
             if kind in (int, float) and not lowest <= value < limit:
                 raise InputError(
-                    f"{source}: {key} is {value!r}; expected at least {lowest}"
+                    f"{source}: {key} is {short(value)}; expected at least {lowest}"
                     + (f" and below {limit}" if limit < inf else "")
                 )
             fields[field] = kind(value)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from reverse_perturbation.config import Params
@@ -14,11 +13,11 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.encoder.interface import Checkpoint, Tokenizer
 from reverse_perturbation.models.scgpt.encoder.backbone import Architecture, ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.layouts import OPTIONAL, REQUIRED, Layout, to_official
+from reverse_perturbation.models.scgpt.encoder.published import identify
+from reverse_perturbation.models.scgpt.encoder.tensors import read_tensors
 from reverse_perturbation.models.scgpt.encoder.tokenize import gene_token_ids, make_tokenizer
 from reverse_perturbation.models.scgpt.encoder.vocabulary import read_json_of, read_vocabulary_file, weights_file
 from reverse_perturbation.storage import sha256, write_atomically, write_json
-
-KNOWN = {"6cb5d451ab5c4b33eb673adbe4fddc61d2389df1b89b7651a9fe2e557572b922": "scGPT whole-human"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class LoadReport:
     sha256, folder_sha256
         Of the weights' file, and of the whole folder, which a fine-tuned model records.
     name
-        Of the checkpoint, where the hash is known.
+        What is known of its origin, if anything.
     """
 
     layout: Layout
@@ -83,12 +82,11 @@ class ScgptCheckpoint(Checkpoint):
 
 
 def load_checkpoint(folder: str | Path) -> ScgptCheckpoint:
-    """Load a folder with ``args.json``, ``vocab.json`` and ``best_model.pt`` or ``model.safetensors``.
+    """Load a folder with ``args.json``, ``vocab.json`` and weights (see ``vocabulary.WEIGHTS`` and ``tensors``).
 
     Every tensor of the gene encoder, the value encoder and the transformer must be there, finite and of the
-    right shape; decoders and the like may be absent or extra, nothing else may. A ``.pt`` file is read with
-    ``weights_only=True`` and never otherwise, so a file cannot run code. A state dict inside another dict
-    (``{"model_state_dict": ...}``) is refused: a loader should not guess which of several is meant.
+    right shape; decoders and the like may be absent or extra, nothing else may. Absent ones are zero. Published
+    weights must belong to their vocabulary (see ``published``).
 
     Raises
     ------
@@ -98,13 +96,16 @@ def load_checkpoint(folder: str | Path) -> ScgptCheckpoint:
     path, folder = weights_file(folder), Path(folder)
     architecture = Architecture.from_args(read_json_of(folder / "args.json"), folder / "args.json")
     vocabulary = read_vocabulary_file(folder, architecture.pad_token)
-    state, layout = to_official(_tensors(path), path)
-    model = ScgptBackbone(architecture, vocabulary)
+    state, layout = to_official(read_tensors(path), path)
+    with torch.device("meta"):  # shapes alone: sizes in args.json take no memory before the file has proved them
+        model = ScgptBackbone(architecture, vocabulary)
     expected = model.state_dict()
     _check(path, state, expected)
     used = {name: tensor for name, tensor in state.items() if name in expected and expected[name].shape == tensor.shape}
-    model.load_state_dict(used, strict=False)
     digest = sha256(path)
+    origin = identify(used["encoder.embedding.weight"], vocabulary, digest, folder)
+    model.to_empty(device="cpu")
+    model.load_state_dict({name: used.get(name, torch.zeros(meta.shape)) for name, meta in expected.items()})
     report = LoadReport(
         layout,
         len(used),
@@ -112,7 +113,7 @@ def load_checkpoint(folder: str | Path) -> ScgptCheckpoint:
         tuple(sorted(state.keys() - used.keys())),
         digest,
         sha256(folder),
-        KNOWN.get(digest),
+        origin,
     )
     return ScgptCheckpoint(model.eval(), vocabulary, architecture, report)
 
@@ -126,29 +127,6 @@ def save_checkpoint(
         write_json(temporary / "args.json", architecture.to_args())
         write_json(temporary / "vocab.json", vocabulary)
         torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, temporary / "best_model.pt")
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, weights_only=True, map_location="cpu")
-        )
-    except Exception as error:  # a damaged file can make the unpickler raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as a plain state dict ({reason}); copy it again, or save model.state_dict() alone"
-        ) from None
-    if not isinstance(state, dict) or not state or not all(_is_entry(*entry) for entry in state.items()):
-        raise InputError(
-            f"{path}: holds {type(state).__name__} that is not a state dict; save model.state_dict() alone"
-        )
-    return state
-
-
-def _is_entry(name: object, tensor: object) -> bool:
-    return isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
 
 
 def _check(path: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

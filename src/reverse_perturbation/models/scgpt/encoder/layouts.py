@@ -14,6 +14,9 @@ Layout = Literal["official", "pytorch_attention", "flash_impl", "nano", "rehost"
 REQUIRED = re.compile(r"^(encoder|value_encoder|transformer_encoder)\.")
 OPTIONAL = re.compile(r"^(decoder|mvc_decoder|cls_decoder|flag_encoder|pert_encoder|grad_reverse_discriminator|sim)\b")
 
+# What DistributedDataParallel, torch.compile, peft and classes that hold the model put in front, in any nesting.
+WRAPPERS = re.compile(r"^((module|_orig_mod|base_model|model)\.)+")
+
 RENAMES: dict[Layout, tuple[tuple[str, str], ...]] = {
     "official": (),
     # saved without flash attention: nn.MultiheadAttention's fused weights have the same order, q, k, v
@@ -34,7 +37,7 @@ RENAMES: dict[Layout, tuple[tuple[str, str], ...]] = {
 
 
 def detect(names: Collection[str]) -> Layout:
-    """Recognise the layout by the names, without ``module.``."""
+    """Recognise the layout by the names, without :data:`WRAPPERS`."""
     if any(name.startswith(("gene_encoder.", "transformer.layers.")) for name in names):
         return "rehost"
     if any("self_attn._impl." in name for name in names):
@@ -54,7 +57,7 @@ def to_official(state: Mapping[str, Tensor], source: object) -> tuple[dict[str, 
     InputError
         If two tensors have the same official name, so that one would hide the other.
     """
-    bare = {name: re.sub(r"^(module\.)+", "", name) for name in state}
+    bare = {name: WRAPPERS.sub("", name).replace("._orig_mod.", ".") for name in state}
     layout = detect(bare.values())
     renamed: dict[str, Tensor] = {}
     origin: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 
-WEIGHTS = ("best_model.pt", "model.safetensors")
+WEIGHTS = ("best_model.pt", "model.safetensors", "model.safetensors.index.json")
 SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
+JSON_LIMIT = 2**26  # bytes; whole-human's vocab.json has 1.3 million
+LFS_POINTER = b"version https://git-lfs"
 
 
 @cache
@@ -25,9 +28,20 @@ def default_vocabulary() -> dict[str, int]:
 
 
 def read_vocabulary(params: Params) -> dict[str, int]:
-    """Return token -> id of ``scgpt.checkpoint``, or the official vocabulary where no checkpoint is given."""
-    folder = params.scgpt.given
-    return default_vocabulary() if folder is None else read_vocabulary_file(folder)
+    """Return token -> id of ``scgpt.checkpoint``, or the official vocabulary where no checkpoint is given.
+
+    A checkpoint is loaded whole for this: the stage runs before any fit, so that a broken one is found in seconds.
+
+    Raises
+    ------
+    InputError
+        Naming the file of the checkpoint and what is wrong with it.
+    """
+    if (folder := params.scgpt.given) is None:
+        return default_vocabulary()
+    # By name, as it imports this module, and torch, which takes seconds.
+    vocabulary: dict[str, int] = import_module(f"{__package__}.checkpoint").load_checkpoint(folder).vocabulary
+    return vocabulary
 
 
 def read_vocabulary_file(folder: str | Path, pad_token: str = "<pad>") -> dict[str, int]:
@@ -82,9 +96,30 @@ def read_json_of(path: Path) -> Any:
     Raises
     ------
     InputError
-        If it is not JSON.
+        If it is not JSON, or larger or deeper than any of a checkpoint.
     """
+    check_no_pointer(path)
+    if (size := path.stat().st_size) > JSON_LIMIT:
+        raise InputError(f"{path}: {size:,} bytes, where a checkpoint has about a million; copy it again")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error}); copy it again") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+        raise InputError(f"{path}: not JSON of a checkpoint ({reason}); copy it again") from None
+
+
+def check_no_pointer(path: Path) -> None:
+    """Refuse what a clone without git LFS leaves in place of a file.
+
+    Raises
+    ------
+    InputError
+        If it is such a pointer, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; check scgpt.checkpoint") from None
+    if start == LFS_POINTER:
+        raise InputError(f"{path}: a git LFS pointer, not the file itself; run `git lfs pull` where it was cloned")
