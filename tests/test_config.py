@@ -98,9 +98,9 @@ def test_the_section_of_a_baseline_that_is_not_listed_may_stay(tmp_path):
 
 def test_a_listed_baseline_needs_its_section(tmp_path):
     text = DEFAULTS.read_text()
-    path = tmp_path / "params.yaml"
+    path = tmp_path / "mine.yaml"
     path.write_text(text.replace(re.search(r"^pca:\n(?:  .*\n)+", text, flags=re.M)[0], ""))
-    with pytest.raises(InputError, match=r"params\.yaml: pca\.components: Field required; pca\.seed: Field required"):
+    with pytest.raises(InputError, match=r"mine\.yaml: pca\.components: Field required; pca\.seed: Field required"):
         load_params(path).check_baselines()
 
 

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML, YAMLError
 
@@ -66,6 +66,7 @@ class Params(Section):
     compare: Compare
     analysis: Analysis
     targets: Targets
+    _path: str = PrivateAttr("params.yaml")  # for errors
 
     @property
     def encoder(self) -> str:
@@ -84,7 +85,7 @@ class Params(Section):
             return kind.model_validate((self.model_extra or {}).get(name, {}))
         except ValidationError as error:
             problems = "; ".join(_complaint(e, name) for e in error.errors())
-            raise InputError(f"params.yaml: {problems}") from None
+            raise InputError(f"{self._path}: {problems}") from None
 
     def check_baselines(self) -> None:
         """Check the section of every baseline, before any work is done; raises as :meth:`section`."""
@@ -153,9 +154,11 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     except YAMLError as error:
         raise InputError(f"{path}: not YAML: {error}") from None
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: " + "; ".join(_complaint(e) for e in error.errors())) from None
+    params._path = str(path)
+    return params
 
 
 def _complaint(error: object, *section: str) -> str:

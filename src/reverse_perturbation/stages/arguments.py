@@ -1,12 +1,14 @@
 """The command line that stages share."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from reverse_perturbation.config import Params, load_params
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.stages.ending import Terminated, machine_fault, terminable
 
 PATHS = {
     "--cells": "prepared cells, .h5ad",
@@ -52,10 +54,27 @@ def run(
     arguments: argparse.ArgumentParser,
     argv: Sequence[str] | None,
 ) -> None:
-    """Run a stage; a user's mistake ends it with one line on standard error and exit code 2."""
+    """Run a stage; what ends it early is one line on standard error.
+
+    The exit code is 2 for a user's mistake, 74 where a file cannot be read or written or memory is too small, 75 where
+    another run holds what this one needs, 130 after Ctrl-C and 143 after SIGTERM.
+    """
     args = arguments.parse_args(argv)
     try:
-        stage(args, load_params(args.params))
+        with terminable():
+            stage(args, load_params(args.params))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _end("interrupted; repeat the command to resume", 130)
+    except Terminated:
+        _end("terminated; repeat the command to resume", 143)
+    except Exception as error:
+        if (fault := machine_fault(error)) is None:
+            raise
+        _end(f"error: {fault}; make room or correct the path, then repeat the command", os.EX_IOERR)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(code) from None

@@ -25,8 +25,9 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
         return EncoderClassifier(checkpoint.backbone, token_ids, len(conditions), config)
 
     files = {name: getattr(args, name) for name in ("cells", "split", "genes", "checkpoint")}
-    with resume_folder(args.resume, files, training_settings(params) | {"seed": args.seed}) as states:
-        accelerator = make_accelerator(params.precision)
+    accelerator = make_accelerator(params.precision)
+    settings, main = training_settings(params) | {"seed": args.seed}, accelerator.is_main_process
+    with resume_folder(args.resume, files, settings, is_main_process=main) as states:
         fits, finding = fit_twice(
             make_model,
             screen,
@@ -40,7 +41,7 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
             states=states,
             curves=Path(args.curves),
         )
-        if accelerator.is_main_process:
+        if main:
             save_classifier(args.model, fits, conditions, checkpoint, config, finding)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reverse_perturbation.errors import InUseError
 from reverse_perturbation.models.encoder.tokens import Tokens
 from reverse_perturbation.models.finetune.training import train
 from reverse_perturbation.models.finetune.training.resume import resume_folder
@@ -186,7 +187,6 @@ def files(tmp_path):
 def test_states_are_kept_until_done(tmp_path, files):
     def killed():
         with resume_folder(tmp_path / "resume", files, {"seed": 1}) as folder:
-            folder.mkdir(parents=True)
             (folder / "fit.pt").write_bytes(b"1")
             (folder / ".left-by-a-kill").mkdir()
             raise Killed(folder)
@@ -216,3 +216,28 @@ def test_another_run_has_another_folder(tmp_path, files, monkeypatch):
     assert name(files={"cells": files["split"], "split": files["cells"]}) != first
     files["split"].write_text("another")
     assert name() != first
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from reverse_perturbation.models.finetune.training.resume import resume_folder
+with resume_folder(Path(sys.argv[1]), {}, {}):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_is_told_who_holds_the_folder_until_that_one_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        for _ in range(2):
+            held = rf"process {other.pid} on \S+ since 20\d\d-.*; wait for it"
+            with pytest.raises(InUseError, match=held), resume_folder(tmp_path, {}, {}):
+                pass
+        with resume_folder(tmp_path, {}, {}, is_main_process=False) as folder:
+            assert folder.is_dir(), "another process of the same run"
+        other.kill()
+    with resume_folder(tmp_path, {}, {}) as again:
+        assert again == folder
+    assert not folder.exists()

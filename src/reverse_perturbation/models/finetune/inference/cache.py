@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,6 +165,7 @@ def _write(target: Path, about: dict[str, Any], model: EncoderClassifier, tokens
     with progress, write_atomically(target) as temporary, torch.inference_mode():
         temporary.mkdir()
         array = np.lib.format.open_memmap(temporary / ARRAY, "w+", about["dtype"], tuple(about["shape"]))
+        _reserve(temporary / ARRAY)
         for rows in inference_batches(np.arange(len(tokens.lengths)), tokens.lengths, model.backbone.width, device):
             batch = tokens.batch(rows)
             output = model.frozen(batch.to(device)).cpu()
@@ -176,6 +178,13 @@ def _write(target: Path, about: dict[str, Any], model: EncoderClassifier, tokens
             progress.update(len(rows))
         array.flush()
         write_json(temporary / ABOUT, about | {"array_sha256": sha256(temporary / ARRAY)})
+
+
+def _reserve(path: Path) -> None:
+    """Take the disk space of a sparse file: where it is lacking that is an error now, not a signal at some write."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _gather(array: np.ndarray, places: np.ndarray) -> Tensor:

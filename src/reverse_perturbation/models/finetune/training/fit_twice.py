@@ -1,6 +1,7 @@
 """Two fits of one model: the selection fit chooses the epoch on validation, the final fit repeats it on more cells."""
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from reverse_perturbation.models.finetune.training.collapse import check_trainin
 from reverse_perturbation.models.finetune.training.history import Epoch, chosen_epoch
 from reverse_perturbation.models.finetune.training.train import TrainingData, fit
 from reverse_perturbation.sections import Finetune
+from reverse_perturbation.storage import write_atomically
 
 
 def fit_twice(
@@ -61,7 +63,7 @@ def fit_twice(
     states
         Folder for the training state of each fit.
     curves
-        Folder for the training curves of the selection fit.
+        Folder for the training curves of the selection fit, written when it has ended.
 
     Returns
     -------
@@ -94,7 +96,9 @@ def fit_twice(
         return TrainingData(screen.cell_ids, tokens, targets, list(conditions), train, validation, resample)
 
     reporting = accelerator.is_main_process
-    with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if reporting else nullcontext() as live:
+    # Beside the states, as the report reads the whole folder of curves: a killed run leaves nothing there.
+    drawn = states / "curves"
+    with Live(str(drawn), dvcyaml=None, save_dvc_exp=False, report=None) if reporting else nullcontext() as live:
         history = fit(
             selection,
             training_data(reference, validation),
@@ -105,6 +109,9 @@ def fit_twice(
             state_path=states / f"{stage}-selection.pt",
             on_epoch=lambda epoch: _report(stage, epoch, config.schedule.epochs, live) if live else None,
         )
+    if reporting:
+        with write_atomically(curves) as temporary:
+            shutil.move(drawn, temporary)
     chosen = chosen_epoch(history)
     accelerator.print(
         f"{stage}: epoch {chosen.epoch} is kept, validation exact_hit@1 {chosen.exact_hit_at_1:.3f}: the last within a "

@@ -1,21 +1,26 @@
 """Resume interrupted training from the last completed epoch, bit for bit."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from hashlib import sha256 as hash_of
 from io import BytesIO
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from reverse_perturbation.errors import InUseError
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
 from reverse_perturbation.models.finetune.training.ema import Ema
 from reverse_perturbation.models.finetune.training.history import Epoch
@@ -100,8 +105,10 @@ class TrainingState:
 
 
 @contextmanager
-def resume_folder(root: str | Path, files: Mapping[str, str | Path], settings: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the folder for the states of one run; delete it when the block has ended well.
+def resume_folder(
+    root: str | Path, files: Mapping[str, str | Path], settings: Mapping[str, Any], *, is_main_process: bool = True
+) -> Iterator[Path]:
+    """Yield the folder for the states of one run, locked; delete it when the block has ended well.
 
     Its name is a hash of everything training depends on: the contents of ``files``, the ``settings``, the
     code of all models, torch's version. A run that differs in any of them gets another folder and starts anew.
@@ -114,6 +121,13 @@ def resume_folder(root: str | Path, files: Mapping[str, str | Path], settings: M
         What the run reads, files or folders; their names play no part.
     settings
         Anything that JSON can hold.
+    is_main_process
+        Of several processes of one run the main one locks and deletes the folder.
+
+    Raises
+    ------
+    InUseError
+        If another run holds the folder. The lock is the operating system's and ends with its process, killed or not.
     """
     about = {
         "files": {name: sha256(path) for name, path in files.items()},
@@ -122,5 +136,22 @@ def resume_folder(root: str | Path, files: Mapping[str, str | Path], settings: M
         "torch": [torch.__version__, torch.cuda.is_available()],
     }
     folder = Path(root) / hash_of(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)  # another process may be faster
+    if not is_main_process:
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        yield folder
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    holder = folder / "holder.txt"
+    try:
+        with FileLock(folder / "lock", blocking=False):
+            holder.write_text(f"process {os.getpid()} on {gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
+            yield
+    except Timeout:
+        by = holder.read_text() if holder.exists() else "another process"
+        raise InUseError(f"{folder}: {by} is training this very model; wait for it, or end it and repeat") from None
