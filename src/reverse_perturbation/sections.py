@@ -52,6 +52,7 @@ class Data(Section):
 
     source: Literal["simulated", "h5ad"]
     path: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     genes: GeneSet
     simulated: Simulated
 

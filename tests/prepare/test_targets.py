@@ -6,7 +6,8 @@ import pytest
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
-from reverse_perturbation.prepare.targets import check_targets, near_misses, read_label
+from reverse_perturbation.prepare.source.labels import read_label
+from reverse_perturbation.prepare.targets import check_targets, near_misses
 from tests.end_to_end.pipeline import ROOT
 
 SYMBOLS = default_vocabulary()

@@ -23,6 +23,7 @@ from tests.stages.test_dependencies import PACKAGE, ROOT
 # Keys that need another value than `other` gives, as they are written behind -S.
 VALUES = {
     "data.path": "params.yaml",
+    "data.sha256": "ab" * 32,
     "launcher": "'accelerate launch -m'",
     "scgpt.checkpoint": "scGPT_human",
     "seeds": "[0,2]",

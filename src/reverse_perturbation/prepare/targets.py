@@ -1,93 +1,21 @@
-"""What the labels of a user's file name: control, no target at all, or genes.
+"""Targets that are spelt almost like another gene.
 
-:func:`read_label` has the one rule for it. :func:`check_targets` refuses genes that are spelt almost like another: a
-measured one would escape the mask, and the guides of one gene would be several conditions.
+A measured one would escape the mask, and the guides of one gene would be several conditions.
 """
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
-from reverse_perturbation.conditions import CONTROL
 from reverse_perturbation.data.screen.genes import load_aliases, resolve
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.prepare.source.labels import is_control
 
 SEPARATORS = re.compile(r"[-._:|/\s]+")
 # Parts of guide names: sg1, gRNA_2, guide3, P1P2, i, KO, a number.
 AFFIX = re.compile(r"(?:s?gr?(?:rna)?|guide|target|crispr[aiko]*|ko|kd|oe|p[12](?:p2)?|[ai])?\d{0,3}$", re.IGNORECASE)
 GLUED = re.compile(r"^(?:sg(?:RNA)?|gRNA|g)(?=[A-Z])|(?<=[A-Z0-9])(?:sg(?:RNA)?|gRNA|g)\d+$")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}", re.IGNORECASE)
-
-# Words for control and for "no target assigned", without case and separators.
-IGNORED = re.compile(r"[-_.+|,;:&\s]+")
-CONTROLS = re.compile(
-    r"(?:(?:sg(?:rna)?|grna)?"
-    r"(?:ctrls?|controls?|ctl|ntc?|non?target(?:ing|s)?|neg(?:ative)?(?:ctrl|control)s?|safe(?:target(?:ing|s)?|harbou?r)"
-    r"|scrambled?|aavs1|intergenic|(?:no|one)site|unperturbed)"
-    r"(?:(?:sg(?:rna)?|grna|guide|g)?\d+)?)+"
-)
-UNASSIGNED = re.compile(
-    r"|unassigned|notassigned|undetermined|unknown|ambiguous|negative|multiplets?|multiple|doublets?|none|nan|n/?a|<na>|null"
-    r"|empty|no(?:guide|s?grna)"
-)
-JOINED = re.compile(r"[,;|&]")
-GUIDE = re.compile(r"(?:sg(?:RNA)?|gRNA|guide)\d*|g\d+|P1|P2|P1P2|[^A-Za-z]*")  # a part that is none of a gene's name
-COMPLAINTS = {
-    "unassigned": "No target is assigned: {}; drop these cells",
-    "joined": "Genes are joined by another sign than {sign}: {}; write A{sign}B",
-    "guide": "A part is no gene: {}; write the gene alone, not its guide or a number",
-}
-
-
-def read_label(text: str, sign: str = "+") -> tuple[str, str]:
-    """Read a label of the user's file.
-
-    Case and separators (``-_.+|,;:&`` and spaces) do not matter for the words of this rule:
-
-    - *control*: ctrl, control, NT, NTC, non-targeting, no-target, negative control, safe-targeting, safe harbour,
-      scramble, AAVS1, intergenic, no-site, one-site, unperturbed; also with a number (``NT_1``, ``NTg2``), with the
-      prefix of a guide (``sgNT``) or several joined (``NegCtrl0_NegCtrl1``). Such a label is ``ctrl``, and so is such a
-      part beside a gene, as in ``KLF1+control``;
-    - *no target assigned*: unassigned, unknown, ambiguous, multiplet, doublet, none, nan, NA, negative, empty text and
-      the like, alone or as a part: refused, because such cells are neither perturbed nor control;
-    - genes joined by ``,``, ``;``, ``|`` or ``&``: refused, because guides and alternatives are joined like that too;
-    - a part that is only a guide or a number, as in ``KLF1_sg1`` and ``KLF1_2``: refused.
-
-    Parameters
-    ----------
-    text
-        As the file has it.
-    sign
-        Between genes: ``+``, or ``_`` in scPerturb's labels, where ``A`` stands for ``A+ctrl``.
-
-    Returns
-    -------
-    tuple of str
-        The label with ``+`` between its parts, and a key of ``COMPLAINTS`` if it is refused, else empty text.
-    """
-    if _is_control(text):
-        return CONTROL, ""
-    if _is_unassigned(text):
-        return text, "unassigned"
-    parts = [
-        CONTROL if _is_control(part) else part for part in (re.split(r"[_+]", text) if sign == "_" else text.split("+"))
-    ]
-    for part in filter(None, parts):
-        if _is_unassigned(part):
-            return text, "unassigned"
-        if JOINED.search(part):
-            return text, "joined"
-        if GUIDE.fullmatch(part):
-            return text, "guide"
-    return "+".join([*parts, CONTROL] if sign == "_" and len(parts) == 1 else parts), ""
-
-
-def _is_control(text: str) -> bool:
-    return CONTROLS.fullmatch(IGNORED.sub("", text).casefold()) is not None
-
-
-def _is_unassigned(text: str) -> bool:
-    return UNASSIGNED.fullmatch(IGNORED.sub("", text).casefold()) is not None
 
 
 def near_misses(targets: Iterable[str], gene_names: Sequence[str], symbols: Collection[str]) -> dict[str, str]:
@@ -180,7 +108,7 @@ def _joins_genes(target: str, known: Collection[str]) -> bool:
     """Return whether a target that is no gene is made of genes, or of a gene and control."""
     parts = [part for part in SEPARATORS.split(target) if part]
     genes = [part for part in parts if resolve(part) in known]
-    return len(parts) > 1 and bool(genes) and all(part in genes or _is_control(part) for part in parts)
+    return len(parts) > 1 and bool(genes) and all(part in genes or is_control(part) for part in parts)
 
 
 def _listed(similar: Mapping[str, str]) -> str:

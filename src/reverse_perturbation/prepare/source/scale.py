@@ -2,27 +2,11 @@
 
 from typing import Any
 
-import h5py
 import numpy as np
 import scipy.sparse as sp
 
 ROWS = 4096  # the first cells of a file are enough to tell a scale
 LARGEST_LOG = 50.0  # above it X is no logarithm of counts, and exp would overflow
-
-
-def first_rows_of_x(file: h5py.File) -> sp.csr_matrix | None:
-    """Read at most :data:`ROWS` rows of X as float64; None where it is absent or stored by columns."""
-    if "X" not in file:
-        return None
-    element = file["X"]
-    if isinstance(element, h5py.Dataset):
-        return sp.csr_matrix(element[:ROWS].astype(np.float64))
-    if element.attrs.get("encoding-type") != "csr_matrix":
-        return None
-    indptr = element["indptr"][: ROWS + 1]
-    data = element["data"][: indptr[-1]].astype(np.float64)
-    shape = (len(indptr) - 1, int(element.attrs["shape"][1]))
-    return sp.csr_matrix((data, element["indices"][: indptr[-1]], indptr), shape=shape)
 
 
 def describe_x(rows: sp.csr_matrix | None, counts: sp.csr_matrix, totals: np.ndarray) -> dict[str, Any]:
@@ -34,7 +18,7 @@ def describe_x(rows: sp.csr_matrix | None, counts: sp.csr_matrix, totals: np.nda
     Parameters
     ----------
     rows
-        Of :func:`first_rows_of_x`.
+        First rows of X, [n_rows, n_genes]; None where it is absent or stored by columns.
     counts
         CSR [n_cells, n_genes].
     totals
@@ -49,12 +33,13 @@ def describe_x(rows: sp.csr_matrix | None, counts: sp.csr_matrix, totals: np.nda
     """
     if rows is None or not rows.nnz:
         return {}
+    rows = rows.astype(np.float64)
     description = {
         "x_cells": rows.shape[0],
         "x_integer_share": float(np.mean(rows.data == np.floor(rows.data))),
         "x_max": float(rows.data.max()),
     }
-    if rows.shape[1] != counts.shape[1] or not 0 <= rows.data.min() <= description["x_max"] <= LARGEST_LOG:
+    if not 0 <= rows.data.min() <= description["x_max"] <= LARGEST_LOG:
         return description
     inverse = counts[: rows.shape[0]].astype(np.float64)
     inverse.data = 1 / inverse.data

@@ -1,0 +1,44 @@
+"""Each input is read, or refused with one line, as docs/inputs.md has it; none ends in a traceback."""
+
+import fcntl
+
+import pytest
+
+from tests.inputs import files
+from tests.inputs.cases import CASES, LATER
+from tests.inputs.page import PAGE, row, try_input
+
+ALL = [(group, name) for group, cases in CASES.items() for name in cases]
+
+
+@pytest.mark.parametrize(("group", "name"), ALL, ids=[name for _, name in ALL])
+def test_an_input(tmp_path, group, name):
+    outcome = try_input(tmp_path, CASES[group][name], name, group == LATER)
+    assert row(name, outcome) in PAGE.read_text().splitlines(), "run python -m tests.inputs.page"
+    assert outcome.code == (2 if outcome.lines[-1].startswith("error: ") else 0)
+    if group != LATER:
+        assert len(outcome.lines) == 1
+        assert outcome.written == (outcome.code == 0)
+    left = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert not left, "nothing half written is left"
+
+
+def test_the_page_has_no_other_rows():
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and line != "| input | line |"]
+    assert [line.split(" | ")[0][2:] for line in rows] == [name for _, name in ALL]
+
+
+def test_a_locked_file(tmp_path):
+    def make(path):
+        files.saved(path, files.screen())
+        fcntl.flock(writer := path.open("rb+"), fcntl.LOCK_EX)  # as HDF5 itself does for who writes
+        locks.append(writer)
+        return path
+
+    locks: list = []
+    outcome = try_input(tmp_path, make, "a locked file")
+    locks[0].close()
+    assert outcome.code == 2
+    assert (
+        "mine.h5ad: another program has it open for writing and locks it; close it there, or copy" in outcome.lines[0]
+    )
