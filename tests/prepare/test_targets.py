@@ -7,7 +7,7 @@ from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from reverse_perturbation.prepare.source.labels import read_label
-from reverse_perturbation.prepare.targets import check_targets, near_misses
+from reverse_perturbation.prepare.targets import check_targets, escaping, near_misses
 from tests.end_to_end.pipeline import ROOT
 
 SYMBOLS = default_vocabulary()
@@ -61,16 +61,16 @@ def test_the_error_names_file_target_and_gene():
         InputError, match=r"mine\.h5ad: .*'KLF1_sg1' is almost 'KLF1'.*Write each target exactly as its gene"
     ):
         check_targets("mine.h5ad", ["KLF1_sg1", "CEBPA"], GENES, SYMBOLS)
-    many = [f"{gene}_sg1" for gene in ("KLF1", "KLF13", "HLA-B", "NKX2-5", "CEBPA", "C3orf72")]
-    with pytest.raises(InputError, match=r"and 1 more; the mask"):
+    many = [f"{gene}_sg{i}" for gene in ("KLF1", "KLF13", "HLA-B", "NKX2-5", "CEBPA", "C3orf72") for i in (1, 2)]
+    with pytest.raises(InputError, match=r"and 2 more; the mask"):
         check_targets("mine.h5ad", many, GENES, SYMBOLS)
 
 
 def test_symbols_against_ensembl_ids_are_refused():
     ids = [f"ENSG{i:011d}" for i in range(3)]
-    with pytest.raises(InputError, match=r"names targets by symbols .* holds Ensembl ids; the mask would hide nothing"):
+    with pytest.raises(InputError, match=r"name targets by symbols, .* are Ensembl ids; the mask would hide nothing"):
         check_targets("mine.h5ad", ["KLF1"], ids, SYMBOLS)
-    with pytest.raises(InputError, match=r"names targets by Ensembl ids .* holds symbols"):
+    with pytest.raises(InputError, match=r"name targets by Ensembl ids, .* are symbols"):
         check_targets("mine.h5ad", ids, GENES, SYMBOLS)
     check_targets("mine.h5ad", ids, [*ids, "ENSG00000999999"], SYMBOLS)
 
@@ -106,3 +106,37 @@ def test_no_gene_is_read_as_anything_else():
 def test_no_target_of_norman_is_read_as_anything_else():
     labels = pd.read_csv(ROOT / "data" / "norman_conditions.csv")["condition"]
     assert [read_label(label) for label in labels] == [(label, "") for label in labels]
+
+
+@pytest.mark.parametrize(
+    "gene",
+    [
+        "Klf1", "klf-1", "KLF1-1", "KLF1.2", "KLF1 ", "KLF1_dup", "GRCh38_KLF1", "hg19___KLF1", "KLF1_ENSG00000105610",
+        "ENSG00000105610.5|KLF1", "KLF1 (ENSG00000105610)", "gene:KLF1", "GRCh38_Klf1.2", "EKLF.1",
+    ],
+)  # fmt: skip
+def test_a_measured_gene_that_is_almost_a_target_is_refused(gene):
+    assert escaping([gene, "GATA1"], ["KLF1"], SYMBOLS) == {gene: "KLF1"}
+    with pytest.raises(InputError, match=r"its genes are no targets, but .* is almost 'KLF1'; the mask would not hide"):
+        check_targets("mine.h5ad", ["KLF1"], [gene, "KLF1"], SYMBOLS)
+
+
+@pytest.mark.parametrize("gene", ["KLF1", "KLF13", "KLF1-AS1", "KLF1-DT", "KLF1-IT2", "RP11-34P13.7", "KLF1P1"])
+def test_a_measured_gene_beside_the_target_is_not(gene):
+    assert escaping([gene], ["KLF1"], SYMBOLS) == {}
+
+
+def test_no_gene_of_the_vocabulary_escapes_but_by_an_ensembl_id():
+    targets = [name for name in SYMBOLS if "_" not in name]
+    assert all("_ENSG" in name for name in escaping([*SYMBOLS, *load_aliases()], targets, SYMBOLS))
+
+
+@pytest.mark.parametrize("target", ["KLF1ko", "hKLF1", "KLF1(1)", "KLF1#2", "KLF1_mut", "KLF1_+_12345.23-P1P2"])
+def test_a_gene_within_a_target_is_refused(target):
+    with pytest.raises(InputError, match="is almost 'KLF1'; the mask would not hide them"):
+        check_targets("mine.h5ad", [target], GENES, SYMBOLS)
+
+
+def test_a_word_for_control_within_a_target_is_refused():
+    with pytest.raises(InputError, match="a word for control in them: 'non-targeting_human'; write ctrl for control"):
+        check_targets("mine.h5ad", ["non-targeting_human", "KLF1"], GENES, SYMBOLS)

@@ -8,13 +8,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 from reverse_perturbation.data.screen.genes import load_aliases, resolve
-from reverse_perturbation.errors import InputError
+from reverse_perturbation.errors import InputError, listed
 from reverse_perturbation.prepare.source.labels import is_control
 
-SEPARATORS = re.compile(r"[-._:|/\s]+")
-# Parts of guide names: sg1, gRNA_2, guide3, P1P2, i, KO, a number.
-AFFIX = re.compile(r"(?:s?gr?(?:rna)?|guide|target|crispr[aiko]*|ko|kd|oe|p[12](?:p2)?|[ai])?\d{0,3}$", re.IGNORECASE)
-GLUED = re.compile(r"^(?:sg(?:RNA)?|gRNA|g)(?=[A-Z])|(?<=[A-Z0-9])(?:sg(?:RNA)?|gRNA|g)\d+$")
+SEPARATORS = re.compile(r"[\W_]+")
+BESIDE_SYMBOLS = re.compile(r"[^\w.-]+|_")  # separators that are in no symbol, as a hyphen is in KLF1-AS1
+# Parts of guide names (sg1, gRNA_2, guide3, P1P2, i, KO, a number), Ensembl ids, and genomes in 10x's names of genes.
+AFFIX = re.compile(
+    r"(?:(?:s?gr?(?:rna)?|guide|target|crispr[aiko]*|ko|kd|oe|p[12](?:p2)?|[ai])?\d{0,3}|ens[a-z]*g\d{11}|grch3[78]|hg\d\d)$",
+    re.IGNORECASE,
+)
+GLUED = re.compile(
+    r"^(?:sg(?:RNA)?|gRNA|[ghm])(?=[A-Z])|(?<=[A-Z0-9])(?:(?:sg(?:RNA)?|gRNA|g)\d+|ko|KO|kd|KD|oe|OE)$"
+)  # fmt: skip
+SHORTEST = 3  # letters of a part that is taken for a gene whatever the other parts are
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}", re.IGNORECASE)
 
 
@@ -53,10 +60,38 @@ def near_misses(targets: Iterable[str], gene_names: Sequence[str], symbols: Coll
     return misses
 
 
+def escaping(gene_names: Iterable[str], targets: Iterable[str], symbols: Collection[str]) -> dict[str, str]:
+    """Find measured genes that are spelt almost like a target, so that a mask by name would miss them.
+
+    ``KLF1-1`` is a second column of KLF1 that was made unique, ``GRCh38_KLF1`` has the genome before it. As in
+    :func:`near_misses`, with the roles exchanged; a known symbol is that gene, unless an Ensembl id is part of it.
+
+    Returns
+    -------
+    dict
+        Measured gene -> target.
+    """
+    by_key: dict[str, str] = {}
+    for target in sorted(set(targets)):
+        for spelling in (target, resolve(target)):
+            by_key.setdefault(_key(spelling), target)
+    hidden = {resolve(target) for target in by_key.values()}
+    current = set(load_aliases().values())
+    misses = {}
+    for name in gene_names:
+        is_known = (name in symbols or resolve(name) in current) and not ENSEMBL.search(name)
+        if is_known or resolve(name) in hidden:
+            continue
+        keys = (key if key in by_key else _key(_aliases().get(key, "")) for key in _spellings(name))
+        if similar := next((by_key[key] for key in keys if key in by_key), None):
+            misses[name] = similar
+    return misses
+
+
 def check_targets(
     path: object, targets: Iterable[str], gene_names: Sequence[str], symbols: Collection[str]
 ) -> list[str]:
-    """Refuse labels whose targets would escape the mask by their spelling, or are spelt almost like another gene.
+    """Refuse targets and genes that would escape the mask by their spelling, and targets spelt almost like another.
 
     Parameters
     ----------
@@ -76,29 +111,38 @@ def check_targets(
         Naming each such target and the gene it resembles, or that one side has Ensembl ids and the other symbols.
     """
     targets = sorted(set(targets))
+    known = {*symbols, *load_aliases().values(), *map(resolve, gene_names)}
+    unknown = [target for target in targets if resolve(target) not in known]
+    if joined := [target for target in unknown if _joins_genes(target, known)]:
+        raise InputError(
+            f"{path}: its labels name targets that are several genes: {listed(list(map(repr, joined)))}; the mask "
+            "would not hide them. Write A+B, or A+ctrl for a gene and control"
+        )
+    if controls := [target for target in unknown if _has_control(target)]:
+        raise InputError(
+            f"{path}: its labels name targets with a word for control in them: {listed(list(map(repr, controls)))}; "
+            "write ctrl for control"
+        )
     if similar := near_misses(targets, gene_names, symbols):
         raise InputError(
-            f'{path}: obs["condition"] names targets that are not in var["gene_name"], but {_listed(similar)}; '
-            "the mask would not hide them. Write each target exactly as its gene"
+            f"{path}: its labels name targets that are no measured genes, but {_pairs(similar)}; the mask would not "
+            "hide them. Write each target exactly as its gene"
+        )
+    if similar := escaping(gene_names, targets, symbols):
+        raise InputError(
+            f"{path}: its genes are no targets, but {_pairs(similar)}; the mask would not hide them. Write each gene "
+            "exactly as the target it is, columns of one gene as one, or rename a gene that is another"
         )
     ids = [sum(bool(ENSEMBL.match(name)) for name in names) / max(len(names), 1) for names in (targets, gene_names)]
     if max(ids) > 0.5 and min(ids) < 0.5 and targets:
         kinds = ["Ensembl ids" if share > 0.5 else "symbols" for share in ids]
         raise InputError(
-            f'{path}: obs["condition"] names targets by {kinds[0]} and var["gene_name"] holds {kinds[1]}; the mask '
-            "would hide nothing. Write both as gene symbols"
-        )
-    known = {*symbols, *load_aliases().values(), *map(resolve, gene_names)}
-    unknown = [target for target in targets if resolve(target) not in known]
-    if joined := [target for target in unknown if _joins_genes(target, known)]:
-        more = f" and {len(joined) - 5} more" if len(joined) > 5 else ""
-        raise InputError(
-            f'{path}: obs["condition"] names targets that are several genes: {", ".join(map(repr, joined[:5]))}{more}; '
-            "the mask would not hide them. Write A+B, or A+ctrl for a gene and control"
+            f"{path}: its labels name targets by {kinds[0]}, and its genes are {kinds[1]}; the mask would hide "
+            "nothing. Write both as gene symbols"
         )
     if similar := near_misses(unknown, list(known) if unknown else [], ()):
         raise InputError(
-            f'{path}: obs["condition"] names targets that are no gene symbols, but {_listed(similar)}; several '
+            f"{path}: its labels name targets that are no gene symbols, but {_pairs(similar)}; several "
             "spellings or guides of one gene would be several conditions. Write each target exactly as its gene"
         )
     return unknown
@@ -111,9 +155,14 @@ def _joins_genes(target: str, known: Collection[str]) -> bool:
     return len(parts) > 1 and bool(genes) and all(part in genes or is_control(part) for part in parts)
 
 
-def _listed(similar: Mapping[str, str]) -> str:
-    pairs = [f"{target!r} is almost {gene!r}" for target, gene in list(similar.items())[:5]]
-    return "; ".join(pairs) + (f" and {len(similar) - 5} more" if len(similar) > 5 else "")
+def _has_control(target: str) -> bool:
+    """Return whether some neighbouring parts of a target are a word for control."""
+    parts = [part for part in SEPARATORS.split(target) if part]
+    return any(is_control("".join(parts[i:j])) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
+
+
+def _pairs(similar: Mapping[str, str]) -> str:
+    return listed([f"{name!r} is almost {other!r}" for name, other in similar.items()])
 
 
 def _spellings(target: str) -> Iterator[str]:
@@ -128,6 +177,8 @@ def _spellings(target: str) -> Iterator[str]:
                 last = first + length
                 if all(affix[:first]) and all(affix[last:]):
                     yield _key("".join(parts[first:last]))
+        parts = [part for part in BESIDE_SYMBOLS.split(spelling) if part]
+        whole += [_key(part) for part in parts if len(parts) > 1 and len(part) >= SHORTEST]
     yield from whole
 
 
