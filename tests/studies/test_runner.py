@@ -1,5 +1,6 @@
 """Rows of a preset as experiments of a small repository, by DVC itself."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from reverse_perturbation.errors import InputError
 from reverse_perturbation.studies import ablation, runner
 from reverse_perturbation.studies.presets import load_preset, parse_overrides, resolve
 from reverse_perturbation.studies.runner import commit_of, locate, main, make, uncommitted
-from tests.studies.conftest import PRESET, commit
+from tests.studies.conftest import DVC_YAML, PRESET, commit
 
 OWN, ALL = "experiments: 1/2 toy-own", "experiments: 2/2 toy-all"
 
@@ -124,7 +125,8 @@ def test_workers_take_rows_from_the_queue(repository, capfd, monkeypatch, failin
     assert content(rows()["own"]) == "table\nown\n"
     assert content(rows()["all"]) == "table\nall_targets\n"
     assert main(["toy", "own", "all", "-j", "2"]) == 0
-    assert capfd.readouterr().out.splitlines() == [f"{OWN}: already run", f"{ALL}: already run"]
+    again = [f"{OWN}: already run", f"{ALL}: already run"]
+    assert capfd.readouterr().out.splitlines() == again + ["experiments: not yet run: none"] * failing
 
 
 def test_a_relative_path_that_git_does_not_track_is_found(repository):
@@ -153,8 +155,6 @@ def test_nothing_runs_with_a_mistake_in_a_row_or_changes_without_a_commit(reposi
         main(["toy", "other"])
     with pytest.raises(SystemExit, match="2"):
         main(["toy", "-j", "-1"])
-    with pytest.raises(InputError, match=r"toy\.yaml: report: missing"):
-        main(["toy", "--report"])
     (repository / "copy.txt").write_text("changed\n")
     with pytest.raises(InputError, match=r"uncommitted changes in copy\.txt: commit them first"):
         main(["toy"])
@@ -194,6 +194,39 @@ def test_the_report_is_written_when_all_rows_are_made(repository, capsys, monkey
     assert preset.name == about["preset"] == "toy"
     assert made["own"].files.read_text("copy.txt") == "table\nown\n"
     assert made["own"].params.mask == "own"
+
+
+@pytest.mark.slow
+def test_a_preset_without_a_report_ends_with_a_table_of_the_rows_that_are_made(repository, capsys):
+    """Rows that did not run `compare` have the branch's comparison.json: no figures of their own."""
+    figures = {
+        "provenance": {"models": ["scgpt"], "queries": 1234},
+        "scgpt": {"mrr": 0.4},
+        "logreg": {"mrr": 0.3},
+        "lda": {"mrr": 0.35},
+        "strongest": {"baseline": "lda"},
+        "gap": {"mrr": 0.1},
+        "interval": {"mrr": {"low": 0.05, "high": 0.15}},
+    }
+    (repository / "figures.json").write_text(json.dumps(figures))
+    (repository / "dvc.yaml").write_text(
+        f"{DVC_YAML}  compare:\n    cmd: mkdir -p metrics && cp figures.json metrics/comparison.json\n"
+        "    deps: [copy.txt]\n    metrics: [metrics/comparison.json: {cache: false}]\n"
+    )
+    dvc("repro", "-q")
+    (repository / "experiments" / "toy.yaml").write_text(PRESET.replace("second", "compare"))
+    (repository / "experiments" / "less.yaml").write_text(PRESET)
+    commit()
+    assert main(["toy", "own"]) == 0
+    said = capsys.readouterr().out
+    head, _, row = (line for line in said.splitlines() if line.startswith("|"))
+    assert head == "| row | queries | scgpt | logreg | strongest | its mrr | scgpt - logreg | 95 % low | 95 % high |"
+    assert row == "| own | 1,234 | 0.400 | 0.300 | lda | 0.350 | 0.100 | 0.050 | 0.150 |"
+    assert said.splitlines()[-1] == "experiments: not yet run: all"
+    assert main(["toy", "--report"]) == 1
+    assert row in capsys.readouterr().out
+    assert main(["less"]) == 0
+    assert "\n|" not in capsys.readouterr().out
 
 
 def test_presets_are_listed(repository, capsys):

@@ -20,7 +20,7 @@ from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.report import about_the_models
 from reverse_perturbation.report.tables import gaps_table
 from reverse_perturbation.retrieval.evaluate import Scores
-from reverse_perturbation.runs import Run, all_runs, gap_prefix
+from reverse_perturbation.runs import REFERENCE_BASELINE, Run, all_runs, gap_prefix
 from reverse_perturbation.storage import read_json, sha256, write_text
 from reverse_perturbation.studies.presets import (
     PATHS,
@@ -138,6 +138,22 @@ def summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
         }
     row["strongest"] = comparison["strongest"]["baseline"]
     return row
+
+
+def rows_table(comparisons: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a comparison: the mrr of each model, of logreg and the strongest baseline, and the first gap."""
+    table = []
+    for name, comparison in comparisons.items():
+        about, strongest = comparison["provenance"], comparison["strongest"]["baseline"]
+        interval = comparison["interval"]["mrr"]
+        table.append(
+            {"row": name, "queries": f"{about['queries']:,}"}
+            | {model: comparison[model]["mrr"] for model in [*about["models"], REFERENCE_BASELINE]}
+            | {"strongest": strongest, "its mrr": comparison[strongest]["mrr"]}
+            | {f"{about['models'][0]} - {REFERENCE_BASELINE}": comparison["gap"]["mrr"]}
+            | {"95 % low": interval["low"], "95 % high": interval["high"]}
+        )
+    return table
 
 
 def gaps_of(report: Mapping[str, Any], row: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -25,15 +24,15 @@ from dvc.stage import Stage
 from ruamel.yaml import YAML
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.storage import read_json
-from reverse_perturbation.studies import presets, reports, slurm
+from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.studies import leftovers, presets, reports, slurm
 from reverse_perturbation.studies.presets import Preset, Row
 from reverse_perturbation.studies.reports import MadeRow, git
 
 POLL = 5.0  # seconds between two looks at DVC's queue
 IDLE_LOOKS = 3  # a row on its way from the queue to a worker is in neither for a moment
 ALONE_LOOKS = 12  # rows that wait with no worker alive are not made
-DVC_TEMPORARY = Path(".dvc/tmp/exps")
+COMPARING = {"compare", "report"}  # targets of rows that have a comparison of their own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = "a Slurm job a row, with more options of sbatch: --slurm='--gpus=1 --time=8:00:00'"
     parser.add_argument("--slurm", nargs="?", const="", metavar="OPTIONS", help=options)
     parser.add_argument("--force", action="store_true", help="run rows again; stages still come from DVC's run-cache")
-    parser.add_argument("--report", action="store_true", help="only write the report, from rows already run")
+    parser.add_argument("--report", action="store_true", help="only write the report or table, from rows already run")
     args = parser.parse_args(argv)
     if args.workers < 0:
         parser.error("-j: give 1 worker or more")
@@ -56,18 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _list()
         return 0
     preset = presets.load_preset(args.preset, presets.parse_overrides(args.set))
-    if args.report and preset.report is None:
-        raise InputError(f"{preset.file}: report: missing; `dvc exp show` compares its rows")
     names = presets.select(preset.rows, args.rows, preset.file)
     rows = {name: locate(row) for name, row in presets.resolve(preset).items()}
     if dirty := uncommitted():
         raise InputError(f"uncommitted changes in {dirty}: commit them first, so that results belong to a commit")
+    leftovers.clear_dead()
     jobs = None if args.slurm is None else partial(slurm.run, preset, given=args.set, options=args.slurm)
     failed = {} if args.report else make({name: rows[name] for name in names}, args.workers, args.force, jobs)
     for experiment, reason in failed.items():
         print(f"experiments: failed: {experiment}: {reason}", file=sys.stderr)
-    written = preset.report is None or write_report(preset, rows)
-    return 1 if failed or (args.report and not written) else 0
+    complete = write_report(preset, rows) if preset.report else print_table(rows)
+    return 1 if failed or (args.report and not complete) else 0
 
 
 def _list() -> None:
@@ -137,7 +135,7 @@ def make(
             print(f"{start}: already run", flush=True)
             continue
         print(start, flush=True)
-        clear(row.experiment)
+        leftovers.clear(row.experiment)
         if jobs:
             submitted[name] = row
             continue
@@ -178,38 +176,6 @@ def _is_done(stage: Stage, repo: Repo) -> bool:
         if dependency.changed_checksum():
             return False
     return not stage.cmd_changed and all(out.hash_info for out in stage.outs)
-
-
-def clear(experiment: str) -> None:
-    """Remove experiments of a name: made from any commit, waiting in the queue, or left behind by a killed process.
-
-    Raises
-    ------
-    InputError
-        If a process is making it.
-    """
-    for file in DVC_TEMPORARY.glob("run/*/*.run"):
-        about = read_json(file)
-        folder = Path(about["root_dir"])
-        if about["name"] != experiment or DVC_TEMPORARY.absolute() not in folder.parents or not folder.exists():
-            continue
-        if (process := _running(folder)) is not None:
-            raise InputError(f"{experiment}: process {process} is making it; wait, or end it and delete {folder}")
-        shutil.rmtree(folder)
-        shutil.rmtree(file.parent)
-    for ref in git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{experiment}").splitlines():
-        git("update-ref", "-d", ref)
-    subprocess.run(["dvc", "exp", "remove", "-q", experiment], check=False, capture_output=True)  # from the queue
-
-
-def _running(folder: Path) -> int | None:
-    """Return the process that runs DVC in a folder."""
-    try:
-        process = int((folder / ".dvc/tmp/lock").read_text())
-        os.kill(process, 0)
-    except (OSError, ValueError):
-        return None
-    return process
 
 
 def _run(command: Sequence[str]) -> str:
@@ -256,14 +222,42 @@ def _reason(output: str) -> str:
     return "no reason given"
 
 
+def made_rows(rows: Mapping[str, Row]) -> dict[str, MadeRow | None]:
+    """Return what was made of each row, None of one that is not made."""
+    commits = {name: commit_of(row) for name, row in rows.items()}
+    return {
+        name: MadeRow(rows[name].params, DVCFileSystem(rev=commit)) if commit else None
+        for name, commit in commits.items()
+    }
+
+
+def print_table(rows: Mapping[str, Row]) -> bool:
+    """Print the comparisons of the rows that are made, and say whether all of them are.
+
+    `dvc exp show` also has rows of killed processes, with the figures of the branch, and in each row the branch's
+    figures of stages that are not among its targets.
+    """
+    made = made_rows(rows)
+    compared = {
+        name: row.comparison
+        for name, row in made.items()
+        if row and COMPARING.intersection(rows[name].targets or COMPARING)
+    }
+    if compared:
+        print(f"mrr on the query cells, means over training seeds:\n\n{markdown(reports.rows_table(compared))}\n")
+    if missing := [name for name, row in made.items() if row is None]:
+        print(f"experiments: not yet run: {', '.join(missing)}")
+    return not missing
+
+
 def write_report(preset: Preset, rows: Mapping[str, Row]) -> bool:
     """Write a preset's report if all of its rows are made; say so, or which are not."""
     assert preset.report is not None
-    commits = {name: commit_of(row) for name, row in rows.items()}
-    if missing := [name for name, commit in commits.items() if commit is None]:
+    found = made_rows(rows)
+    made = {name: row for name, row in found.items() if row}
+    if missing := [name for name in found if name not in made]:
         print(f"experiments: no report before all rows of {preset.name} have run; not yet: {', '.join(missing)}")
         return False
-    made = {name: MadeRow(row.params, DVCFileSystem(rev=commits[name])) for name, row in rows.items()}
     about = reports.provenance(preset, rows)
     import_module(f"reverse_perturbation.studies.{preset.report}").write(preset, made, about)
     print(f"experiments: {reports.FOLDER / preset.name}.md and .json")
