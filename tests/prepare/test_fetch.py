@@ -1,5 +1,6 @@
 """Downloads from a server on this machine: whole, cut, wrong, refused; nothing here needs a network."""
 
+import gzip
 import hashlib
 import re
 import threading
@@ -11,6 +12,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from reverse_perturbation.cli import main as command
 from reverse_perturbation.config import load_params
@@ -19,7 +21,7 @@ from reverse_perturbation.models.scgpt.encoder.backbone import ScgptBackbone
 from reverse_perturbation.models.scgpt.encoder.checkpoint import load_checkpoint, save_checkpoint
 from reverse_perturbation.models.scgpt.encoder.published import KNOWN
 from reverse_perturbation.models.scgpt.pretrain import small_architecture, small_vocabulary
-from reverse_perturbation.prepare import fetch
+from reverse_perturbation.prepare import fetch, norman_perturbench
 from reverse_perturbation.prepare.h5ad import read_source
 from tests.prepare.sources import (
     ROOT,
@@ -246,6 +248,56 @@ def test_what_is_not_the_full_file_leaves_the_download_alone(tmp_path, serve):
     assert [path.name for path in folder.iterdir()] == ["norman.zip"]
 
 
+def perturbench_gz(folder, **changes) -> bytes:
+    counts = sp.csr_matrix(np.array([[1.0, 0, 2], [0, 4, 1], [3, 0, 0]]))
+    obs = pd.DataFrame(
+        {"condition": ["A", "A+B", "control"], "ncounts": [9.0, 8.0, 7.0]}, index=["AA-1", "AC-2", "AG-1"]
+    )
+    given = {"X": counts.log1p(), "obs": obs, "layers": {"counts": counts}} | changes
+    ad.AnnData(var=pd.DataFrame(index=["A", "B", "C"]), **given).write_h5ad(folder / "source.h5ad")
+    return gzip.compress((folder / "source.h5ad").read_bytes())
+
+
+def test_perturbench_s_file_has_its_counts_in_a_layer(tmp_path, serve):
+    serve(perturbench_gz(tmp_path), "norman_perturbench")
+    folder = tmp_path / "raw"
+    adata = read_source(fetch.fetch("norman_perturbench", folder))
+    assert adata.layers["counts"].toarray().tolist() == [[1, 0, 2], [0, 4, 1], [3, 0, 0]]
+    assert list(adata.obs["condition"]) == ["A+ctrl", "A+B", "ctrl"]
+    assert list(adata.obs["gem_group"].astype(int)) == [1, 2, 1]
+    assert list(adata.obs["total_counts"]) == [9, 8, 7]
+    names = ["norman19_processed.h5ad.gz", "norman19_processed.h5ad.gz.sha256", "norman_perturbench.h5ad"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_what_perturbench_s_file_lacks_is_said_in_one_line(tmp_path, serve, monkeypatch):
+    without = pd.DataFrame({"condition": ["A", "A+B", "control"]}, index=["AA-1", "AC-2", "AG-1"])
+    good = perturbench_gz(tmp_path)
+    for content, message in (
+        (perturbench_gz(tmp_path, layers={}), r'gz: it lacks layers\["counts"\], without which X is normalised only; '),
+        (perturbench_gz(tmp_path, obs=without), r"gz: it lacks obs\['ncounts'\]; `fetch norman` or norman_subset"),
+        (good[:-40], r"gz: not a gzipped \.h5ad file \(Compressed file ended"),
+        (gzip.compress(b"text"), r"gz: not a gzipped \.h5ad file \(.*signature not found"),
+        (b"<html>", r"gz: not a gzipped \.h5ad file \(Not a gzipped file"),
+        (gzip.compress(bytes(10**6)), r"gz: unpacks to more than 100,000 bytes"),
+    ):
+        monkeypatch.setattr(norman_perturbench, "LARGEST", 100_000)
+        serve(content, "norman_perturbench")
+        folder = tmp_path / hashlib.sha256(content).hexdigest()
+        with pytest.raises(InputError, match=message) as error:
+            fetch.fetch("norman_perturbench", folder)
+        assert "\n" not in str(error.value)
+        assert [path.name for path in folder.iterdir()] == ["norman19_processed.h5ad.gz"]
+
+
+def test_when_the_full_file_cannot_be_had_another_one_is_named(tmp_path, serve):
+    serve(b"", "norman").status = 202
+    with pytest.raises(
+        InputError, match=r"norman\.zip, or `fetch norman_perturbench`, other cells of the same screen$"
+    ):
+        fetch.fetch("norman", tmp_path)
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, serve, devel):
     serve(devel)
     (tmp_path / "raw").write_text("a file")
@@ -256,7 +308,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, serve, devel):
 def test_every_source_is_a_fixed_version():
     """A commit in the address and a hash, or a check of the content."""
     for name, source in fetch.SOURCES.items():
-        if name != "norman":
+        if not name.startswith("norman") or name in ("norman_subset", "norman_singles"):
             assert re.search(r"^https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/", source.url)
             assert re.fullmatch("[0-9a-f]{64}", source.sha256)
     assert len({source.file for source in fetch.SOURCES.values()}) == len(fetch.SOURCES)

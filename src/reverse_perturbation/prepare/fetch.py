@@ -20,6 +20,7 @@ from tqdm import tqdm
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.prepare import norman_singles, norman_subset, papalexi
 from reverse_perturbation.prepare.norman import unpack_norman
+from reverse_perturbation.prepare.norman_perturbench import unpack_perturbench
 from reverse_perturbation.storage import sha256, write_atomically, write_text
 
 TRIES = 5
@@ -41,6 +42,7 @@ class Source:
     file: str  # the name of the download
     sha256: str | None
     write: Callable[[Path, Path], None]  # makes its second argument, the .h5ad file, of its first, the download
+    otherwise: str = ""  # what else one can do when it cannot be downloaded
 
 
 def converted(
@@ -71,6 +73,15 @@ SOURCES = {
         "norman.zip",
         None,
         unpack_norman,
+        "or `fetch norman_perturbench`, other cells of the same screen",
+    ),
+    # No mirror of GEARS's file, which has fewer cells and genes. No published hash was found here either.
+    "norman_perturbench": Source(
+        "all cells of Norman et al. 2019 that scPerturb has, in PerturBench's choice of genes; never tried",
+        "https://huggingface.co/datasets/altoslabs/perturbench/resolve/main/norman19_processed.h5ad.gz",
+        "norman19_processed.h5ad.gz",
+        None,
+        unpack_perturbench,
     ),
     "norman_subset": Source(
         "a part of it: 3,375 cells x 500 genes, singles and doubles (1.1 MB)",
@@ -152,7 +163,7 @@ def fetch(name: str, folder: str | Path = "data/raw", url: str | None = None) ->
         known = source.sha256
         if known is None and _recorded(file).exists():
             known = _recorded(file).read_text(encoding="ascii").strip()
-        download = _download(file, known, url or source.url)
+        download = _download(file, known, url or source.url, source.otherwise)
         with write_atomically(result) as temporary:
             source.write(download, temporary)
         if source.sha256 is None:
@@ -166,12 +177,12 @@ def _recorded(download: Path) -> Path:
     return download.with_name(f"{download.name}.sha256")
 
 
-def _download(file: Path, known: str | None, url: str) -> Path:
+def _download(file: Path, known: str | None, url: str, otherwise: str = "") -> Path:
     """Download a file, checked against its sha256 if one is known, unless it is there already."""
     registry = pooch.create(
         file.parent, base_url="", registry={file.name: known}, urls={file.name: url}, retry_if_failed=TRIES - 1
     )
-    by_hand = f"or download it with a browser and put it at {file}"
+    by_hand = f"or download it with a browser and put it at {file}" + (f", {otherwise}" if otherwise else "")
     try:
         return Path(registry.fetch(file.name, downloader=download_resuming))
     except requests.RequestException as error:

@@ -37,7 +37,7 @@ FOLDER = Path("results/reports")
 OVERVIEW = "screens"  # of all real screens
 PACKAGE = "src/reverse_perturbation"
 # Code that decides no result; what `fetch` downloads is known by its hash.
-PRESENTATION = ("report/", "studies/", "prepare/fetch.py", "cli.py", "__main__.py")
+PRESENTATION = ("report/", "studies/", "prepare/fetch.py", "prepare/norman_perturbench.py", "cli.py", "__main__.py")
 DIGITS = 6  # of a float in the JSON
 WIDTH = 220  # of an object in the JSON that stands on one line
 
