@@ -31,6 +31,7 @@ from reverse_perturbation.sections import Pretrain, ValueInput
 
 WARMUP_FRACTION = 0.05
 CLIP_NORM = 1.0
+READS_VALUES = ("value_encoder", "decoder", "mvc_decoder")  # or predicts them
 
 
 def provide(params: Params, load: Callable[[], MaskedScreen], folder: str | Path) -> None:
@@ -79,7 +80,7 @@ def read_log1p(given: ScgptCheckpoint, screen: MaskedScreen, params: Params) -> 
     model = given.backbone.requires_grad_(False)
     torch.manual_seed(params.pretrain.seed)
     for name, module in model.named_modules():
-        if name.startswith(("value_encoder", "decoder", "mvc_decoder")) and isinstance(module, nn.Linear | nn.LayerNorm):
+        if name.startswith(READS_VALUES) and isinstance(module, nn.Linear | nn.LayerNorm):
             module.reset_parameters()
             module.requires_grad_(True)
     set_dropout(model, params.pretrain.dropout)
