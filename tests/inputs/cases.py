@@ -60,6 +60,25 @@ def totals(values: Callable[[np.ndarray], np.ndarray]) -> files.Change:
     return change
 
 
+def few(adata) -> None:
+    """Leave two counts a cell."""
+    layer(lambda x: sp.csr_matrix(np.eye(len(GENES))[np.arange(N) % len(GENES)] * 2))(adata)
+
+
+def wide(values: Callable[[np.ndarray], np.ndarray]) -> Make:
+    """Cells of 1,500 genes, 1,000 to 4,000 UMIs each."""
+    names = [*GENES, *(f"LOC{i}" for i in range(1_490))]
+
+    def make(path: Path) -> Path:
+        rng = np.random.default_rng(1)
+        depths, means = rng.uniform(1_000, 4_000, (N, 1)), rng.lognormal(0, 1.5, (1, len(names)))
+        adata = screen(LABELS, names)
+        adata.layers["counts"] = sp.csr_matrix(values(rng.poisson(depths * means / means.sum())).astype(np.float32))
+        return saved(path, adata)
+
+    return make
+
+
 def no_counts(adata) -> None:
     del adata.layers["counts"]
 
@@ -133,8 +152,17 @@ VALUES = {
     "counts: negative": gears(layer(lambda x: sp.csr_matrix(x - 1))),
     "counts: NaN": gears(layer(lambda x: sp.csr_matrix(np.where(x == 3, np.nan, x)))),
     "total_counts of the assay": gears(totals(lambda x: x + np.arange(N))),
+    "counts of 1,500 genes": wide(lambda x: x),
     "total_counts constant": gears(totals(lambda x: np.full(N, 10_000.0))),
     "total_counts in fractions": gears(totals(lambda x: x + 0.5)),
+    "counts normalised and rounded": wide(lambda x: np.round(x / x.sum(axis=1, keepdims=True) * 1e4)),
+    "counts logged and rounded": wide(lambda x: np.round(np.log1p(x / x.sum(axis=1, keepdims=True) * 1e4))),
+    "counts thinned to one depth": gears(layer(lambda x: sp.csr_matrix(np.tile(np.arange(1, 11), (N, 1))))),
+    "no genes": lambda path: saved(path, screen(LABELS, [])),
+    "no cells": lambda path: saved(path, screen()[:0].copy()),
+    "counts of zero": gears(layer(lambda x: sp.csr_matrix(x * 0))),
+    "total_counts nearly constant": gears(totals(lambda x: 10_000 + np.arange(N))),
+    "total_counts logged and rounded": gears(few, totals(lambda x: np.round(np.log(2_000 * (1 + np.arange(N)))))),
     "total_counts logged": gears(totals(np.log1p)),
     "total_counts below the counts": gears(totals(lambda x: x - 1)),
 }

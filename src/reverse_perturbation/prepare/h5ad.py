@@ -30,6 +30,7 @@ import scipy.sparse as sp
 
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.errors import InputError, listed
+from reverse_perturbation.prepare.source.depths import depth_warnings
 from reverse_perturbation.prepare.source.elements import column_names, read_columns, read_matrix, text_of
 from reverse_perturbation.prepare.source.labels import GEARS, SCPERTURB, Layout, checked_labels, refuse_empty
 from reverse_perturbation.prepare.source.opening import open_source
@@ -53,7 +54,8 @@ def read_source(path: str | Path) -> ad.AnnData:
         ``layers["counts"]`` CSR float32 with sorted indices and no stored zeros; ``obs`` with condition (str),
         control (bool) and, where the file has them, gem_group (str) and total_counts (float32); ``var`` indexed
         by gene name; ``uns["source"]``, for the audit: the file, its layers, what its X looks like and, where there are
-        any, ``labels_read_as``: labels with another word for control and what they were read as.
+        any, ``labels_read_as``: labels with another word for control and what they were read as, and
+        ``depth_warnings``: what speaks against counts of molecules.
 
     Raises
     ------
@@ -72,6 +74,8 @@ def read_source(path: str | Path) -> ad.AnnData:
     source = raw.source | describe_x(raw.first_rows_of_x, counts, totals)
     if read_as:
         source["labels_read_as"] = read_as
+    if warnings := depth_warnings(counts, totals, "total_counts" in frame):
+        source["depth_warnings"] = warnings
     var = pd.DataFrame({"gene_name": genes.to_numpy()}, index=genes)
     return ad.AnnData(obs=frame, var=var, layers={"counts": counts}, uns={"source": source})
 
@@ -189,6 +193,8 @@ def _checked_obs(path: Path, raw: _Raw, genes: pd.Index) -> tuple[pd.DataFrame, 
             )
             found = listed(raw.obs_columns) or "none"
             raise InputError(f'{path}: obs["{name}"] is missing (columns found: {found}){advice}: {meaning}')
+    if obs.empty:
+        raise InputError(f"{path}: obs holds no cells; write the file with its cells")
     if not obs.index.is_unique:
         twice = obs.index[obs.index.duplicated()][0]
         raise InputError(f"{path}: obs holds the cell id {twice!r} more than once; call obs_names_make_unique()")
@@ -219,6 +225,8 @@ def _checked_counts(path: Path, counts: sp.csr_matrix, field: str, cells: pd.Ind
     counts = counts.astype(np.float32)
     counts.sum_duplicates()
     counts.eliminate_zeros()
+    if not counts.nnz:
+        raise InputError(f"{path}: {field} holds no counts; put the raw counts there")
     return counts
 
 

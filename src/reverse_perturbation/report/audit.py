@@ -41,6 +41,7 @@ def _scale(audit: Mapping[str, Any]) -> str:
         f"- Depths vary by {audit['depth']['variation']:.0%} (standard deviation / mean); of normalised "
         "cells they would all be equal.",
     ]
+    lines += [f"- **Warning:** {warning}." for warning in source.get("depth_warnings", [])]
     if "layers" in source:
         lines.append(f"- Layers of the file: {', '.join(source['layers'])}; counts stored as {source['counts_dtype']}.")
     if "x_log1p_share" in source:

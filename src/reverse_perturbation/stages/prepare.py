@@ -44,6 +44,7 @@ def prepare(args: argparse.Namespace, params: Params) -> None:
     unmeasured = sum(not columns for columns in targets.values())
     read_as = adata.uns["source"].get("labels_read_as", [])
     notes = f"; labels read: {listed(read_as)}" if read_as else ""
+    notes += "".join(f"; warning: {warning}" for warning in adata.uns["source"].get("depth_warnings", []))
     notes += f"; warning: targets that are no known gene symbols: {listed(unknown)}" if unknown else ""
     print(
         f"prepare: {adata.n_obs:,} cells x {adata.n_vars:,} genes from {data.name} data, {controls:,} control cells, "
