@@ -11,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from reverse_perturbation.report.plots import page_csv
 from tests.end_to_end.pipeline import ROOT
 
 DVC = Path(sys.executable).parent / "dvc"
+HOSTILE = "=A</script><img src=x onerror=alert(1)><script>"  # a label
 PLOTS = {"hit_at_k", "coverage", "loss", "confusion"}
 
 
@@ -35,7 +37,8 @@ def page(tmp_path_factory) -> Path:
     table.assign(coverage=[0.5, 1, 0.5, 1], accuracy=[0.9, 0.5, 0.8, 0.6]).to_csv(rows / "coverage.csv", index=False)
     losses = table.assign(step=[1, 1, 1, 1], part=["train", "validation"] * 2, loss=[3.0, 2, 1, 0.5])
     losses.to_csv(rows / "training.csv", index=False)
-    pd.DataFrame({"actual": list("AAAB"), "predicted": list("AABB")}).to_csv(rows / "confusion.csv", index=False)
+    confusion = pd.DataFrame({"actual": ["A", "A", HOSTILE, "B"], "predicted": ["A", HOSTILE, "B", "B"]})
+    (rows / "confusion.csv").write_text(page_csv(confusion))
     subprocess.run([sys.executable, "scripts/make_plots_page.py"], cwd=folder, check=True)
     subprocess.run([DVC, "plots", "show", "-o", "shown"], cwd=folder, check=True, capture_output=True)
     return folder / "shown" / "index.html"
@@ -47,6 +50,12 @@ def test_all_plots_are_on_the_page_and_no_script_is_elsewhere(page):
     specifications = [json.loads(found) for found in re.findall(r"var spec = (\{.*?\});\s*vegaEmbed", text, flags=re.S)]
     assert len(specifications) == len(PLOTS)
     assert sum("scgpt-0" in json.dumps(one["data"]) and "model" in json.dumps(one) for one in specifications) == 3
+
+
+def test_a_label_ends_no_script_of_the_page(page):
+    text = page.read_text()
+    assert "<img src=x" not in text
+    assert "'=A&lt;/script&gt;&lt;img" in text
 
 
 def test_a_browser_without_a_network_draws_every_plot(page):

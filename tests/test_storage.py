@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
 from reverse_perturbation import storage
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.storage import (
+    for_spreadsheets,
     load_weights,
     read_json,
     save_weights,
@@ -162,3 +164,13 @@ def test_the_hash_of_code_follows_its_files_names_and_order_but_not_caches(tmp_p
     assert (changed := source_sha256(folders)) != before
     (tmp_path / "b" / "b.py").rename(tmp_path / "b" / "c.py")
     assert source_sha256(folders) not in (before, changed)
+
+
+def test_no_text_of_a_table_is_a_formula_to_a_spreadsheet():
+    table = pd.DataFrame({"label": ["=1+1", "@x", "-A", "+B", "A+B", None], "number": [-1.0, 2, 3, 4, 5, 6]})
+    table["kind"] = pd.Categorical(["=a", "b", "b", "b", "b", "b"])
+    shown = for_spreadsheets(table)
+    assert shown["label"].tolist() == ["'=1+1", "'@x", "'-A", "'+B", "A+B", None]
+    assert shown["kind"].tolist() == ["'=a", "b", "b", "b", "b", "b"]
+    assert shown["number"].tolist() == table["number"].tolist()
+    assert table["label"][0] == "=1+1"

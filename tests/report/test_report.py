@@ -15,7 +15,7 @@ from reverse_perturbation.comparison.compare import SHARED
 from reverse_perturbation.config import Params
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.report import plots
-from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.markdown import escaped, markdown
 from reverse_perturbation.report.probe import probe_section
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.runs import Run, all_runs
@@ -517,3 +517,21 @@ def test_a_table_by_hand():
         "| a | 0.123 | 3 |",
         "| b | - | 4 |",
     ]
+
+
+def test_texts_of_the_data_stay_in_their_cell_and_are_no_html():
+    """A label as hostile as it gets, in a table and in a sentence."""
+    label = "A|B<img src=x onerror=alert(1)>&amp;`c`**d**[e](f)\\\n|g"
+    shown = r"A\|B&lt;img src=x onerror=alert(1)&gt;&amp;amp;\`c\`\*\*d\*\*\[e\](f)\\ \|g"
+    assert escaped(label) == shown
+    assert markdown([{"a": escaped(label), "b": 1.0}]).splitlines()[2] == f"| {shown} | 1.000 |"
+    raw = markdown([{"a|a": "**b**|<i>\nc", "d": "[e](f.md)"}])
+    assert raw.splitlines() == [r"| a\|a | d |", "|---|---|", r"| **b**\|&lt;i&gt; c | [e](f.md) |"]
+    assert escaped("HLA-A_1.2+ctrl") == "HLA-A_1.2+ctrl"
+
+
+def test_a_text_with_dollar_signs_is_no_formula_in_a_picture(tmp_path):
+    names = ["A$\\frac$+ctrl", "B$^$+ctrl"]
+    matrix = pd.DataFrame(np.eye(2), index=names, columns=names)
+    plots.confusion({"scgpt": matrix}, tmp_path / "confusion.png", "data $\\nothing$, mask own")
+    assert (tmp_path / "confusion.png").stat().st_size

@@ -10,7 +10,7 @@ import pandas as pd
 from reverse_perturbation.analysis.cells_per_query import BOUND
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.report import plots
-from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.markdown import escaped, markdown
 from reverse_perturbation.runs import REFERENCE_BASELINE, title
 
 # The columns that identify a row within a run.
@@ -111,7 +111,7 @@ def ceilings_section(tables: Tables, pictures: str) -> list[str]:
         "what replicates of this size support in this space; a model that has all reference cells or another space may "
         "exceed it (docs/protocol.md). Rows that cover different conditions cannot be compared.",
         markdown(overall),
-        f"Not retrieved by half of their cells in most draws: {', '.join(weak) or 'no condition'}.",
+        f"Not retrieved by half of their cells in most draws: {', '.join(map(escaped, weak)) or 'no condition'}.",
         _simulator(bound) if bound else "",
         *_beside(tables),
         _picture(
@@ -212,11 +212,12 @@ def errors_section(tables: Tables, pictures: str, similar: float) -> list[str]:
         "first seed, `split half` that of all cells of a half:",
         markdown(
             hardest[shown].assign(
+                condition=hardest["condition"].map(escaped),
                 queries=hardest["queries"].astype(int),
                 **{
                     "logreg's": hardest["condition"].map(logreg.set_index("condition")["exact_hit@1"]),
                     "split half": hardest["condition"].map(reached),
-                    "mistaken for": hardest["mistaken_for"],
+                    "mistaken for": hardest["mistaken_for"].map(escaped, na_action="ignore"),
                     "which is": hardest["mistaken_class"],
                 },
             )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.markdown import escaped, markdown
 
 
 def audit_page(audit: Mapping[str, Any]) -> str:
@@ -27,8 +27,9 @@ def _origin(audit: Mapping[str, Any]) -> str:
     )
     if source["kind"] == "simulated":
         return f"**Simulated data; nothing here says anything about biology.** ({source['description']})\n\n{size}"
-    described = f" The file says of itself: {source['description']}." if source.get("description") else ""
-    return f"Read from `{source['file']}`.{described}\n\n{size}"
+    described = f" The file says of itself: {escaped(source['description'])}." if source.get("description") else ""
+    file = source["file"].replace("`", "'")
+    return f"Read from `{file}`.{described}\n\n{size}"
 
 
 def _scale(audit: Mapping[str, Any]) -> str:
@@ -43,7 +44,8 @@ def _scale(audit: Mapping[str, Any]) -> str:
     ]
     lines += [f"- **Warning:** {warning}." for warning in source.get("depth_warnings", [])]
     if "layers" in source:
-        lines.append(f"- Layers of the file: {', '.join(source['layers'])}; counts stored as {source['counts_dtype']}.")
+        layers = ", ".join(map(escaped, source["layers"]))
+        lines.append(f"- Layers of the file: {layers}; counts stored as {source['counts_dtype']}.")
     if "x_log1p_share" in source:
         lines.append(
             f"- X is not used. In {source['x_log1p_share']:.1%} of its first {source['x_cells']:,} cells it is "
@@ -98,10 +100,10 @@ def _conditions(audit: Mapping[str, Any]) -> str:
 
 def _targets(audit: Mapping[str, Any]) -> str:
     targets = audit["targets"]
-    renamed = ", ".join(f"{old} (as {new})" for old, new in targets["measured_under_alias"].items())
+    renamed = ", ".join(f"{escaped(old)} (as {escaped(new)})" for old, new in targets["measured_under_alias"].items())
     return (
         f"The labels name {targets['named']} genes. Measured under that name: {targets['measured']}; under another: "
-        f"{renamed or 'none'}; not measured: {', '.join(targets['not_measured']) or 'none'}.\n\n"
+        f"{renamed or 'none'}; not measured: {', '.join(map(escaped, targets['not_measured'])) or 'none'}.\n\n"
         "The mask hides the measured ones; of the others there is nothing to hide."
     )
 

@@ -8,7 +8,7 @@ import pandas as pd
 from reverse_perturbation.comparison.grid import INTERVALS, LIBRARY, choose
 from reverse_perturbation.config import Params
 from reverse_perturbation.metrics.registry import heading
-from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.markdown import escaped, markdown
 from reverse_perturbation.report.tables import SIMULATED
 
 Row = Mapping[str, Any]
@@ -41,10 +41,10 @@ def library_query(rows: pd.DataFrame, params: Params) -> str:
     parts = [
         "# Libraries and queries",
         SIMULATED if params.data.source == "simulated" else "",
-        f"{params.data.name} data, mask {params.mask}, {params.labels} labels, split seed {params.split.seed}. "
-        f"Models with training seeds are means over {len(params.seeds)}. In brackets 95 % intervals, bootstraps: "
-        "single cells are resampled within their condition; pseudo-bulks of one condition share cells, so whole "
-        "conditions are.",
+        f"{escaped(params.data.name)} data, mask {params.mask}, {params.labels} labels, "
+        f"split seed {params.split.seed}. Models with training seeds are means over {len(params.seeds)}. In brackets "
+        "95 % intervals, bootstraps: single cells are resampled within their condition; pseudo-bulks of one condition "
+        "share cells, so whole conditions are.",
         "## Recommendation",
         "Each model's library with the highest mrr on validation, by a fit and a library that have not seen those "
         f"cells, for single cells and for pseudo-bulks of {params.library_query.validation_cells_per_query}: most "

@@ -1,7 +1,9 @@
 """Plots of the report, drawn from rows that DVC can plot too."""
 
+import html
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,11 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reverse_perturbation.storage import write_atomically
+from reverse_perturbation.storage import for_spreadsheets, write_atomically
 
 mpl.use("Agg")
 MAX_LABELS = 60  # more condition names than this cannot be read on one axis
 FEWEST = 5  # conditions, below which their mean is not drawn
+
+
+def page_csv(rows: pd.DataFrame) -> str:
+    """Return plot rows with texts of the data as CSV: `dvc plots` copies them as they are into a script of its page."""
+    shown = for_spreadsheets(rows)
+    texts = shown.select_dtypes(["object", "string"]).columns
+    escaped = shown.assign(**{name: shown[name].map(partial(html.escape, quote=False)) for name in texts})
+    return escaped.to_csv(index=False, lineterminator="\n")
 
 
 def hit_curves(rows: pd.DataFrame, n_conditions: int, path: str | Path, title: str) -> None:
@@ -168,8 +178,10 @@ def confusion(matrices: Mapping[str, pd.DataFrame], path: str | Path, title: str
         first = axis is axes[0]
         if len(matrix) <= MAX_LABELS:
             axis.set(title=model, xlabel="predicted", ylabel="true" if first else "")
-            axis.set_xticks(range(len(matrix)), matrix.columns, rotation=90, fontsize=6)
-            axis.set_yticks(range(len(matrix)) if first else [], matrix.index if first else [], fontsize=6)
+            axis.set_xticks(range(len(matrix)), matrix.columns, rotation=90, fontsize=6, parse_math=False)
+            axis.set_yticks(
+                range(len(matrix)) if first else [], matrix.index if first else [], fontsize=6, parse_math=False
+            )
         else:
             order = "condition, in alphabetical order"
             axis.set(title=model, xlabel=f"predicted {order}", ylabel=f"true {order}" if first else "")
@@ -208,7 +220,7 @@ def _figure(
     """Make a row of panels, each of about this size in inches."""
     figure = Figure(figsize=(width * columns + 0.6, height), layout="constrained")
     characters = int(figure.get_figwidth() * 14)  # of 9 points, to the inch, with some room to spare
-    figure.suptitle(textwrap.fill(title, characters), fontsize=9)
+    figure.suptitle(textwrap.fill(title, characters), fontsize=9, parse_math=False)
     axes = figure.subplots(1, columns, squeeze=False, sharey=sharey)[0]
     return figure, list(axes)
 

@@ -9,7 +9,7 @@ from reverse_perturbation.comparison.verdict import masked_targets, missed_targe
 from reverse_perturbation.metrics.registry import heading
 from reverse_perturbation.report.analysis import Tables, ceilings_section, confidence_section, errors_section
 from reverse_perturbation.report.library_query import chosen_table
-from reverse_perturbation.report.markdown import markdown
+from reverse_perturbation.report.markdown import escaped, markdown
 from reverse_perturbation.report.tables import (
     SIMULATED,
     findings,
@@ -151,7 +151,7 @@ def report(
         "query: [library_query.md](library_query.md).",
         markdown(chosen_table(grid, about["labels"])),
         "## Provenance",
-        markdown([{"field": name, "value": str(value)} for name, value in about.items()]),
+        markdown([{"field": name, "value": _value(value)} for name, value in about.items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -169,6 +169,10 @@ def strongest_section(comparison: Mapping[str, Any]) -> list[str]:
     if best != REFERENCE_BASELINE:
         parts += [f"The gap to `{best}`:", markdown(gaps_table(comparison, best))]
     return parts
+
+
+def _value(value: Any) -> str:
+    return escaped(value) if isinstance(value, str) else str(value)
 
 
 def _skipped(metrics_files: Sequence[Mapping[str, Any]]) -> int:

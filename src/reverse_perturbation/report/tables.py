@@ -5,6 +5,7 @@ from typing import Any
 
 from reverse_perturbation.comparison.verdict import meaning, number
 from reverse_perturbation.metrics.registry import heading, shown_in
+from reverse_perturbation.report.markdown import escaped
 from reverse_perturbation.runs import REFERENCE_BASELINE, Run, gap_prefix
 
 HEADLINE = shown_in("tables")
@@ -18,7 +19,7 @@ SIMULATED = (
 def slice_of(provenance: Mapping[str, Any]) -> str:
     """Say in one phrase which data a figure was measured on."""
     return (
-        f"{provenance['data']} data, mask {provenance['mask']}, {provenance['labels']} labels, "
+        f"{escaped(provenance['data'])} data, mask {provenance['mask']}, {provenance['labels']} labels, "
         f"{provenance['conditions']} conditions, {provenance['queries']:,} {provenance['query']} queries, "
         f"{'' if provenance['split_kind'] == 'cell' else 'gem group '}split seed {provenance['split_seed']}"
     )
@@ -34,7 +35,7 @@ def models_table(metrics_files: Sequence[Mapping[str, Any]]) -> list[dict[str, A
             "training seed": _seed(content),
             "split seed": str(about["split_seed"]),
             "ranking": about["ranking"],
-            "slice": f"{about['data']}, mask {about['mask']}, {about['labels']}",
+            "slice": f"{escaped(about['data'])}, mask {about['mask']}, {about['labels']}",
         }
         rows.append(row | {heading(metric): float(content[metric]) for metric in HEADLINE})
     first = metrics_files[0]

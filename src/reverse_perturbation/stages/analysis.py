@@ -25,7 +25,7 @@ from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.runs import all_runs
 from reverse_perturbation.sections import FITS, Analysis
 from reverse_perturbation.stages.arguments import SCREEN, parser, run
-from reverse_perturbation.storage import write_json, write_text
+from reverse_perturbation.storage import for_spreadsheets, write_json, write_text
 
 LIBRARY = ("reference", "validation")
 
@@ -57,7 +57,7 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
     calibrated = written["calibration"].set_index(pd.Index([each.name for each in runs]))
     written |= {"facts": facts, "split_half": reachable(screen, embedding, params.analysis)}
     for name, content in written.items():
-        text = content.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        text = for_spreadsheets(content).to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_text(Path(args.tables) / f"{name}.csv", text)
     cap = twin_cap(evaluator.legacy, evaluator.parts)
     write_json(args.metrics, summary(calibrated, written["split_half"], cap) | bound)

@@ -9,14 +9,14 @@ from reverse_perturbation.data.screen.contract import read_cells
 from reverse_perturbation.prepare.audit import audit
 from reverse_perturbation.report.audit import audit_page
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import write_json, write_text
+from reverse_perturbation.storage import for_spreadsheets, write_json, write_text
 
 
 def write_audit(args: argparse.Namespace, _: Params) -> None:
     """Write metrics, plot rows and report."""
     audited = audit(read_cells(args.cells))
     for name, rows in audited.plots.items():
-        text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        text = for_spreadsheets(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_text(Path(args.plots) / f"{name}.csv", text)
     write_text(args.report, audit_page(audited.metrics))
     write_json(args.metrics, audited.metrics)

@@ -52,7 +52,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
     write_text(folder / "coverage.csv", rows.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     first, logreg = runs[0], all_runs(params)[REFERENCE_BASELINE][0]
     predicted = {each.name: _predicted(scores[each]) for each in (first, logreg)}
-    write_text(folder / "confusion.csv", predicted[first.name].to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "confusion.csv", plots.page_csv(predicted[first.name]))
 
     conditions = sorted(scores[first].conditions)
     plots.hit_curves(hits, len(conditions), folder / "hit_at_k.png", title)
