@@ -17,8 +17,22 @@ from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 
 FOLDER = Path("experiments")
-FIELDS = {"description": str, "base": str, "settings": dict, "rows": dict, "targets": list, "report": str}
-REPORTS = ("screens", "norman_scale", "ablation", "learning_curve")  # modules of studies that write a report
+FIELDS = {
+    "description": str,
+    "base": str,
+    "settings": dict,
+    "rows": dict,
+    "targets": list,
+    "report": str,
+    "rehearsal": dict,
+}
+REPORTS = (
+    "screens",
+    "norman_scale",
+    "norman_full",
+    "ablation",
+    "learning_curve",
+)  # modules of studies that write a report
 ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PATHS = ("data.path", "scgpt.checkpoint")  # keys that name files: where these lie decides no result
 
@@ -29,6 +43,10 @@ class Preset:
 
     Attributes
     ----------
+    name
+        Of its experiments and its report.
+    file
+        Where it was read from.
     settings
         In every row: key of params.yaml -> value.
     overrides
@@ -42,17 +60,13 @@ class Preset:
     """
 
     name: str
+    file: Path
     description: str
     settings: Mapping[str, Any]
     overrides: Mapping[str, Any]
     rows: Mapping[str, Mapping[str, Any]]
     targets: Sequence[str]
     report: str | None
-
-    @property
-    def file(self) -> Path:
-        """Where it was read from."""
-        return FOLDER / f"{self.name}.yaml"
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset:
+def load_preset(name: str, overrides: Mapping[str, Any] | None = None, *, rehearsed: bool = False) -> Preset:
     """Read a preset.
 
     Parameters
@@ -96,18 +110,25 @@ def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset
         Of the file, without its ending.
     overrides
         Settings for every row, of the command line.
+    rehearsed
+        With the settings of its rehearsal: the same stages in little time, on simulated cells.
 
     Raises
     ------
     InputError
-        If the file is missing or malformed, or a row sets an overridden key itself.
+        If the file is missing or malformed, a row sets an overridden key itself, or there is no rehearsal.
     """
     overrides = overrides or {}
     file = _read(name)
+    if rehearsed and "rehearsal" not in file:
+        raise InputError(
+            f"{FOLDER / name}.yaml: rehearsal: missing; only a preset with these settings can be rehearsed"
+        )
     preset = Preset(
-        name=name,
+        name=f"{name}_rehearsal" if rehearsed else name,
+        file=FOLDER / f"{name}.yaml",
         description=file["description"],
-        settings=_settings_with_base(file, (name,)),
+        settings=_settings_with_base(file, (name,)) | (file["rehearsal"] if rehearsed else {}),
         overrides=overrides,
         rows={row: differences or {} for row, differences in file.get("rows", {}).items()},
         targets=file.get("targets", []),

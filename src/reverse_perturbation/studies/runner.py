@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.report.markdown import markdown
-from reverse_perturbation.studies import leftovers, presets, reports, slurm
+from reverse_perturbation.studies import leftovers, presets, rehearsal, reports, slurm
 from reverse_perturbation.studies.presets import Preset, Row
 from reverse_perturbation.studies.reports import MadeRow, git
 
@@ -48,13 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slurm", nargs="?", const="", metavar="OPTIONS", help=options)
     parser.add_argument("--force", action="store_true", help="run rows again; stages still come from DVC's run-cache")
     parser.add_argument("--report", action="store_true", help="only write the report or table, from rows already run")
+    parser.add_argument("--rehearse", action="store_true", help="the same stages on simulated cells and random weights")
     args = parser.parse_args(argv)
     if args.workers < 0:
         parser.error("-j: give 1 worker or more")
     if args.preset is None:
         _list()
         return 0
-    preset = presets.load_preset(args.preset, presets.parse_overrides(args.set))
+    preset = presets.load_preset(args.preset, presets.parse_overrides(args.set), rehearsed=args.rehearse)
+    if args.rehearse:
+        rehearsal.provide_checkpoint()
     names = presets.select(preset.rows, args.rows, preset.file)
     rows = {name: locate(row) for name, row in presets.resolve(preset).items()}
     if dirty := uncommitted():
@@ -98,7 +101,7 @@ def uncommitted() -> str:
 
     New files count among code and presets: an experiment in a folder of its own would lack them.
     """
-    names = [*presets.preset_names(), reports.OVERVIEW]
+    names = [*presets.preset_names(), reports.OVERVIEW, *map("{}_rehearsal".format, presets.preset_names())]
     written = [f":!{reports.FOLDER / name}{end}" for name in names for end in (".md", ".json", "/")]
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written).splitlines()
     files = [line.split(maxsplit=1)[1] for line in changed]
