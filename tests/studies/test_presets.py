@@ -160,7 +160,10 @@ def test_rows_are_selected_by_name_or_pattern(repository):
         ("description: d\nrows: {a: {}}\nbase: none", "experiments/none.yaml: no such preset; there are broken, toy"),
         ("description: d\nrows: {a: {}}\nbase: broken", "base: broken -> broken leads back to itself"),
         ("description: d\nrows: {a: {}}\ntargets: [third]", "targets: third is no stage of dvc.yaml"),
-        ("description: d\nrows: {a: {}}\nreport: words", "report: words is none of screens, norman_scale, ablation"),
+        (
+            "description: d\nrows: {a: {}}\nreport: words",
+            "report: words is none of screens, norman_scale, norman_full, ablation",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(repository, text, message):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from reverse_perturbation.comparison.verdict import missed_targets
 from reverse_perturbation.metrics.registry import heading, shown_in
@@ -18,13 +17,13 @@ from reverse_perturbation.studies.presets import Preset
 from reverse_perturbation.studies.reports import FOLDER, MadeRow, gaps_of, gaps_section, made_by, save, summary
 
 REHEARSAL = (
-    "> **A rehearsal.** The weights of the checkpoint are random and the cells few and simulated: the figures show that "
+    "> **A rehearsal.** The checkpoint's weights are random and the cells few and simulated: the figures show that "
     "every stage runs to its end, and nothing else."
 )
 PUBLISHED = "scGPT whole-human"
 TRAINED_ON = (
-    "33 million cells of normal human tissue from CELLxGENE (Cui et al., Nat. Methods 2024). Norman 2019, a screen in a "
-    "leukaemia line, is not named among them; this was not checked cell by cell."
+    "33 million cells of normal human tissue from CELLxGENE (Cui et al., Nat. Methods 2024). Norman 2019, a screen in "
+    "a leukaemia line, is not named among them; this was not checked cell by cell."
 )
 
 
@@ -95,17 +94,19 @@ def provenance_card(row: MadeRow, about: Mapping[str, Any]) -> list[dict[str, st
         "checkpoint": f"{given.name or 'of unknown origin'}; {given.loaded} tensors; sha256 {given.sha256}",
         "it was trained on": TRAINED_ON if given.name == PUBLISHED else "not known",
         "cells": f"{name}; sha256 {digest}",
-        "cell line in the file": _cell_line(Path(row.params.data.path)),
+        "cell line in the file": cell_line(Path(row.params.data.path)),
         "cell line of the screen": "K562 (Norman et al., Science 2019); GEARS's file says otherwise",
     }
     return [{"what": what, "found": found} for what, found in facts.items()]
 
 
-def _cell_line(path: Path) -> str:
+def cell_line(path: Path) -> str:
     """Return what ``obs`` of the user's file calls the cells, as it is."""
     if path.suffix != ".h5ad":
         return "simulated"
     with h5py.File(path) as file:
         column = next((file["obs"][key] for key in ("cell_type", "cell_line", "celltype") if key in file["obs"]), None)
+        if column is None:
+            return "not named"
         values = column["categories"] if isinstance(column, h5py.Group) else column
-        return "not named" if values is None else ", ".join(sorted(set(np.asarray(values[:]).astype("U").tolist())))
+        return ", ".join(sorted(set(values.asstr()[:])))
