@@ -132,7 +132,7 @@ BOXES: dict[str, tuple[float, float, str]] = {
     "report": (8, 1.9, "tables, plots,\nverdict"),
 }
 BANDS = {"data": (0, 1, "#4477AA"), "models": (2, 5, "#AA3377"), "evaluation": (6, 8, "#228833")}
-LOOPS = {"foreach ${baselines}": "per baseline", "foreach ${seeds}": "per seed"}
+LOOPS = {"name": "per baseline", "seed": "per seed"}
 WIDTH, HEIGHT = 0.79, 0.78  # of a box, in columns and rows
 LINE = 0.165  # in rows
 
@@ -140,9 +140,7 @@ LINE = 0.165  # in rows
 def pipeline() -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Return each stage of dvc.yaml with what it is repeated for, and which feeds which, without shortcuts."""
     written = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-    repeated = {}
-    for name, stage in written.items():
-        repeated[name] = LOOPS[f"foreach {stage['foreach']}"] if "foreach" in stage else ""
+    repeated = {name: "".join(LOOPS[key] for key in stage.get("matrix", {})) for name, stage in written.items()}
     with closing(Repo(str(ROOT))) as repo:
         edges = {(before.name.split("@")[0], after.name.split("@")[0]) for after, before in repo.index.graph.edges}
 

@@ -67,7 +67,7 @@ def _list_stages() -> None:
         content = YAML(typ="safe").load(Path("dvc.yaml"))
     except FileNotFoundError:
         raise InputError("dvc.yaml: no such file; run from the repository root") from None
-    described = {name: stage.get("do", stage)["desc"] for name, stage in content["stages"].items()}
+    described = {name: stage["desc"] for name, stage in content["stages"].items()}
     width = max(map(len, described))
     for name, what in described.items():
         print(f"{name:{width}}  {what}")

@@ -21,10 +21,10 @@ SCREEN = ("--cells", "--split", "--genes")
 TRAINING = {
     "--checkpoint": "foundation model to start from, a folder",
     "--seed": "training seed",
-    "--model": "folder for the trained weights",
     "--cache": "folder for the output of frozen layers",
     "--resume": "folder for the state of interrupted training",
-    "--curves": "folder for the training curves",
+    "--models": "folder of the models, for the trained weights",
+    "--curves": "folder for the training curves of each model",
 }
 
 

@@ -34,7 +34,7 @@ def baseline(args: argparse.Namespace, params: Params) -> None:
     rows = {"selection": screen.rows("reference"), "final": screen.rows("reference", "validation")}
     parts = _folds(screen, rows["final"], params.tuning)
     ranker.select(screen, parts)
-    model, predicted, tried = Path(args.model), Path(args.predictions), 1
+    model, predicted, tried = Path(args.models) / args.name, Path(args.predictions) / args.name, 1
     if ranker.choices is not None:
         tried = len(ranker.choices)
         table = ranker.choices.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -73,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, *SCREEN)
     arguments.add_argument("--name", required=True, help="a file of models/baselines")
-    arguments.add_argument("--model", required=True, help="folder for the fitted weights")
-    arguments.add_argument("--predictions", required=True, help="folder for what it predicts")
+    arguments.add_argument("--models", required=True, help="folder of the models, for the fitted weights")
+    arguments.add_argument("--predictions", required=True, help="folder for what baselines predict")
     run(baseline, arguments, argv)
 
 

@@ -22,16 +22,18 @@ def embed(args: argparse.Namespace, params: Params) -> None:
     screen, controls = separate_controls(
         load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes, controls=True)
     )
+    name = f"{params.encoder}-{args.seed}"
+    trained, predicted = Path(args.models) / name, Path(args.predictions) / name
     checkpoint = load_checkpoint(params, args.checkpoint)
     tokenize = checkpoint.tokenizer(screen, params)
     tokens, control_tokens = tokenize(screen), tokenize(controls)
-    fits = {fit: load_classifier(args.model, fit, checkpoint) for fit in FITS}
+    fits = {fit: load_classifier(trained, fit, checkpoint) for fit in FITS}
     frozen, _ = fits["final"]  # frozen layers are the same in both
     accelerator = make_accelerator(params.precision)
     if accelerator.is_main_process:
-        about = read_json(Path(args.model) / "config.json")
+        about = read_json(trained / "config.json")
         facts = {name: about[name] for name in ("trainable_parameters", "finding")}
-        write_json(Path(args.predictions) / "facts.json", {"training": facts})
+        write_json(predicted / "facts.json", {"training": facts})
     device = accelerator.device
     with accelerator.main_process_first():  # the others read what it has written
         source = cached(frozen, tokens, folder=args.cache, checkpoint_sha256=checkpoint.sha256, device=device)
@@ -43,7 +45,7 @@ def embed(args: argparse.Namespace, params: Params) -> None:
             control_mean = None if of_controls is None else of_controls.mean(axis=0)
         predictions = replace(predictions, screen_sha256=fingerprint(screen), control_mean=control_mean)
         if accelerator.is_main_process:
-            predictions.save(Path(args.predictions) / f"{fit}.npz")
+            predictions.save(predicted / f"{fit}.npz")
             print(f"embed: {params.encoder}, {fit} fit, {len(screen.cell_ids):,} cells")
 
 
@@ -51,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = parser(__doc__, *SCREEN)
     arguments.add_argument("--checkpoint", required=True, help="foundation model of the weights, a folder")
-    arguments.add_argument("--model", required=True, help="folder of the trained weights")
+    arguments.add_argument("--seed", required=True, type=int, help="training seed of the weights")
+    arguments.add_argument("--models", required=True, help="folder of the models, with the trained weights")
     arguments.add_argument("--cache", required=True, help="folder for the output of frozen layers")
-    arguments.add_argument("--predictions", required=True, help="folder for embeddings and class probabilities")
+    arguments.add_argument("--predictions", required=True, help="folder for what each model predicts")
     run(embed, arguments, argv)
 
 

@@ -11,8 +11,15 @@ from typing import NoReturn
 
 import psutil
 
-# HDF5, torch and safetensors tell of a full disk in words of their own, over several lines.
-FAULTS = ("No space left on device", "File too large", "Read-only file system", "file write failed", "out of memory")
+# torch and safetensors tell of a full disk in words of their own.
+FAULTS = (
+    "No space left on device",
+    "File too large",
+    "Read-only file system",
+    "file write failed",
+    "iostream error",
+    "out of memory",
+)
 MARK = "DVC_STAGE"  # in the environment of all processes that DVC starts for a stage
 SECONDS = 1.0  # between two looks at whether it still runs
 
@@ -38,11 +45,14 @@ def terminable() -> Iterator[None]:
 
 def machine_fault(error: Exception) -> str | None:
     """Say in one line what the machine refused, such as space on a disk; None if the error is another one."""
-    named = next((fault for fault in FAULTS if fault in str(error)), None)
     if isinstance(error, OSError):
-        reason = named or (error.strerror or str(error)).partition("\n")[0]
+        reason = (error.strerror or str(error)).partition("\n")[0]
         return f"{error.filename}: {reason}" if error.filename else reason
-    return "out of memory" if isinstance(error, MemoryError) else named
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    context = error.__context__  # torch raises a second error where it closes the file
+    inner = machine_fault(context) if isinstance(context, Exception) else None
+    return next((fault for fault in FAULTS if fault in str(error)), inner)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

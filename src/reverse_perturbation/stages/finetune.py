@@ -16,7 +16,7 @@ from reverse_perturbation.stages.arguments import SCREEN, add_training, parser, 
 
 def finetune(args: argparse.Namespace, params: Params) -> None:
     """Write the trained weights of both fits, and the training curves."""
-    config = params.finetune
+    config, name = params.finetune, f"{params.encoder}-{args.seed}"
     screen = load_masked_screen(args.cells, args.split, args.genes, mask=params.mask, genes=params.data.genes)
     checkpoint = load_checkpoint(params, args.checkpoint)
     token_ids, conditions = checkpoint.token_ids(screen), screen.classes()
@@ -24,7 +24,7 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
     def make_model() -> EncoderClassifier:
         return EncoderClassifier(checkpoint.backbone, token_ids, len(conditions), config)
 
-    files = {name: getattr(args, name) for name in ("cells", "split", "genes", "checkpoint")}
+    files = {file: getattr(args, file) for file in ("cells", "split", "genes", "checkpoint")}
     accelerator = make_accelerator(params.precision)
     settings, main = training_settings(params) | {"seed": args.seed}, accelerator.is_main_process
     with resume_folder(args.resume, files, settings, is_main_process=main) as states:
@@ -39,10 +39,10 @@ def finetune(args: argparse.Namespace, params: Params) -> None:
             checkpoint_sha256=checkpoint.sha256,
             cache=Path(args.cache),
             states=states,
-            curves=Path(args.curves),
+            curves=Path(args.curves) / name,
         )
         if main:
-            save_classifier(args.model, fits, conditions, checkpoint, config, finding)
+            save_classifier(Path(args.models) / name, fits, conditions, checkpoint, config, finding)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
