@@ -59,4 +59,7 @@ setup: .venv/installed
 	# scgpt declares packages that our part of it never imports, and a torchtext that no longer loads.
 	python -m pip install --no-deps scgpt==0.2.4
 	python scripts/make_plots_page.py
+	# DVC's own place is one folder that all users of a machine may write to, with pickles in it.
+	mkdir -p .dvc/tmp/site_cache/repo
+	dvc config --local core.site_cache_dir '$(CURDIR)/.dvc/tmp/site_cache'
 	touch $@
