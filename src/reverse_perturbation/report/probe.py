@@ -49,7 +49,40 @@ def probe_section(probe: Mapping[str, Any]) -> str:
         "by their frequency. Depth and gem group are not expression: a model that reads them can be accurate by them.",
         markdown([{column: row.get(column, "-") for column in columns} for row in rows]),
     ]
+    if "single_genes" in probe:  # figures made before this probe lack it
+        parts += _single_genes(probe["single_genes"])
     return "\n\n".join(parts) + "\n"
+
+
+def _single_genes(masks: Mapping[str, Any]) -> list[str]:
+    """Return a paragraph and a table on genes that tell a target alone."""
+    suspected = masks["all_targets"]["suspected"]
+    names = ", ".join(f"{said['gene']} for {said['target']}" for said in suspected)
+    verdict = (
+        f"**Suspected under `all_targets`: {names}.** Each is a marker of that perturbation, or the target under "
+        "another name; in the second case rename it and run `dvc repro`."
+        if suspected
+        else "Under `all_targets` no gene is suspected."
+    )
+    rows = [
+        {
+            "mask": mask,
+            "targets": found["targets"],
+            "suspected": len(found["suspected"]),
+            "clearest gene": said["gene"],
+            "tells": said["target"],
+            "AUC": f"{said['auc']:.3f}",
+            "AUC of the target's next gene": f"{said['next_gene_auc']:.3f}",
+        }
+        for mask, found in masks.items()
+        if (said := found["clearest"])
+    ]
+    about = (
+        "A target measured under a name that is not recognised escapes the mask. For each target, all measured genes "
+        "were tried one by one in reference and validation cells: suspected is a gene that tells the target (area "
+        "under the curve, AUC) where no other gene and no other target comes near. Weak or rare effects stay unseen. "
+    )
+    return [about + verdict, *([markdown(rows)] if rows else [])]
 
 
 def _columns(metric: str) -> tuple[str, str, str]:
