@@ -13,7 +13,17 @@ from dvc.repo import Repo
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "reverse_perturbation"
 # What these do shows in params (tracked by themselves), or cannot change a result.
-PLUMBING = {"config", "sections", "errors", "storage", "gpu", "models/device", "stages/arguments", "stages/ending"}
+PLUMBING = {
+    "config",
+    "sections",
+    "errors",
+    "storage",
+    "gpu",
+    "models/device",
+    "stages",
+    "stages/arguments",
+    "stages/ending",
+}
 FITS = ("baseline", "pretrain", "finetune", "embed")
 # Modules that a stage finds by a name in params.yaml.
 BY_NAME = {

@@ -57,6 +57,16 @@ def test_a_signal(tmp_path, number, code, said):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+def test_control_c_while_a_stage_is_imported(tmp_path, seconds):
+    with start([sys.executable, "-m", "reverse_perturbation.stages.finetune", "--help"], tmp_path) as process:
+        time.sleep(seconds)
+        assert process.poll() is None, "importing torch takes longer"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (130, -signal.SIGINT)
+        assert process.stderr.read() == "interrupted; repeat the command to resume\n"
+
+
 def running(pid: int) -> bool:
     path = Path("/proc") / str(pid) / "stat"
     return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -27,6 +27,7 @@ from reverse_perturbation.models.finetune.training.history import Epoch
 from reverse_perturbation.storage import sha256, source_sha256, write_atomically
 
 MODELS = Path(__file__).parents[2]
+PATIENCE = 5.0  # seconds for another run to end: one whose DVC was killed notices within a second
 DIGEST = 32  # bytes of the checksum in front of a saved state
 
 
@@ -147,11 +148,14 @@ def resume_folder(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    holder = folder / "holder.txt"
+    lock, holder = FileLock(folder / "lock"), folder / "holder.txt"
     try:
-        with FileLock(folder / "lock", blocking=False):
-            holder.write_text(f"process {os.getpid()} on {gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
-            yield
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         by = holder.read_text() if holder.exists() else "another process"
         raise InUseError(f"{folder}: {by} is training this very model; wait for it, or end it and repeat") from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
+        yield
+    finally:
+        lock.release()
