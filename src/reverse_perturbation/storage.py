@@ -46,6 +46,18 @@ def check_space(path: str | Path, size: int) -> None:
         raise OSError(ENOSPC, os.strerror(ENOSPC), str(path))
 
 
+def keep_only(folders: Iterable[str | Path]) -> None:
+    """Remove the folders beside some folders, such as those of a model that params.yaml no longer lists.
+
+    DVC leaves them, and a stage that depends on all of what is there would not find the same elsewhere.
+    """
+    kept = {Path(folder) for folder in folders}
+    for parent in {folder.parent for folder in kept}:
+        for other in parent.glob("*/"):
+            if other not in kept and not other.name.startswith("."):
+                shutil.rmtree(other)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically, as UTF-8 with Unix line ends."""
     with write_atomically(path) as temporary:

@@ -187,6 +187,21 @@ def test_the_second_run_writes_the_same_and_nothing_else_is_touched(folder):
     assert sha256(folder / "predictions") == before
 
 
+def test_predictions_of_a_model_that_was_dropped_are_removed(folder):
+    """DVC leaves them, and a clone, which has none, would find the stage changed."""
+    dropped = [folder / "predictions" / name for name in ("baselines/mlp", "trained/scgpt-9")]
+    for old in dropped:
+        old.mkdir()
+        (old / "final.npz").write_text("broken")
+    (folder / "predictions" / "baselines" / ".gitignore").write_text("/logreg\n")
+    combined(folder)
+    assert not any(old.exists() for old in dropped)
+    assert sorted(path.name for path in (folder / "predictions" / "baselines").iterdir()) == [
+        ".gitignore",
+        *sorted(BASELINES),
+    ]
+
+
 def test_predictions_of_another_screen_end_with_one_line_and_write_nothing(folder, capsys):
     run = TRAINED[1]
     given = Predictions.load(run.predictions(folder / "predictions", "selection"))

@@ -15,7 +15,7 @@ from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.runs import FUSION, STACK, Run, baseline_runs, ensemble_of, seeded_runs, simple_runs
 from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import write_atomically, write_json
+from reverse_perturbation.storage import keep_only, write_atomically, write_json
 
 Fits = dict[str, Predictions]  # by the name of the fit
 
@@ -27,6 +27,8 @@ def combine(args: argparse.Namespace, params: Params) -> None:
     labels = in_space(legacy.to_numpy(object), params.labels)
     validation = np.flatnonzero(frame["part"] == "validation")
     seeded, made = seeded_runs(params), {}
+    read = [*seeded[params.encoder], *(only for (only,) in baseline_runs(params).values())]
+    keep_only(each.predictions(args.predictions, FITS[0]).parent for each in read)
     simple = {name: _load(only, args.predictions) for name, (only,) in baseline_runs(params).items()}
     encoder = {each: _load(each, args.predictions) for each in seeded[params.encoder]}
     with write_atomically(Path(args.predictions) / "combined") as folder:

@@ -17,7 +17,7 @@ from reverse_perturbation.retrieval.predictions import Predictions
 from reverse_perturbation.runs import Group, Run, all_runs
 from reverse_perturbation.sections import FITS
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import read_json, sha256, source_sha256, write_json
+from reverse_perturbation.storage import keep_only, read_json, sha256, source_sha256, write_json
 
 VALIDATED = registry.shown_in("brief")
 
@@ -26,7 +26,9 @@ def evaluate(args: argparse.Namespace, params: Params) -> None:
     """Write the headline metrics of every run of a group and the scores behind them."""
     evaluator = Evaluator.read(args.cells, args.split, params)
     about = _provenance(args, params)
-    for each in (each for runs in all_runs(params).values() for each in runs if each.group == args.group):
+    evaluated = [each for runs in all_runs(params).values() for each in runs if each.group == args.group]
+    keep_only(each.predictions(args.predictions, FITS[0]).parent for each in evaluated)
+    for each in evaluated:
         _evaluate_run(each, evaluator, about, args, params)
 
 

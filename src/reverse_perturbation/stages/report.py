@@ -21,7 +21,7 @@ from reverse_perturbation.report.tables import slice_of
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.runs import REFERENCE_BASELINE, all_runs, describe_baselines, plotted, seeded_runs
 from reverse_perturbation.stages.arguments import parser, run
-from reverse_perturbation.storage import read_json, write_text
+from reverse_perturbation.storage import keep_only, read_json, write_text
 
 
 def report(args: argparse.Namespace, params: Params) -> None:
@@ -61,6 +61,7 @@ def report(args: argparse.Namespace, params: Params) -> None:
     shares = {name: _shares(frame, conditions) for name, frame in predicted.items()}
     plots.confusion(shares, folder / "confusion.png", title)
     trained = seeded_runs(params)[params.encoder]
+    keep_only(each.curves(args.training) for each in trained)
     curves = {each.name: _curves(each.curves(args.training)) for each in trained}
     write_text(folder / "training.csv", _losses(curves).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     plots.training_curves({name: curve for name, curve in curves.items() if len(curve)}, folder / "training.png", title)
