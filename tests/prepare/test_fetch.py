@@ -305,6 +305,18 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, serve, devel):
         fetch.fetch(NAME, tmp_path / "raw")
 
 
+def test_outside_the_root_nothing_is_downloaded(tmp_path, serve, devel, monkeypatch, capsys):
+    server = serve(devel)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        command(["fetch", NAME])
+    assert capsys.readouterr().err.startswith(
+        f"error: data/raw: no such folder in {tmp_path}; run from the repository root"
+    )
+    assert not server.asked
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_source_is_a_fixed_version():
     """A commit in the address and a hash, or a check of the content."""
     for name, source in fetch.SOURCES.items():

@@ -3,6 +3,7 @@
 import pytest
 
 from reverse_perturbation.errors import InputError
+from reverse_perturbation.studies import reports, runner
 from reverse_perturbation.studies.presets import (
     load_preset,
     parse_overrides,
@@ -181,3 +182,13 @@ def test_a_base_comes_first(repository):
     rows = resolve(load_preset("more"))
     assert rows["a"].settings == {"pretrain.epochs": 0, "mask": "none"}
     assert (rows["b"].params.mask, rows["b"].params.pretrain.epochs) == ("own", 0)
+
+
+def test_outside_the_root_one_line_says_so(tmp_path, monkeypatch):
+    """Nothing was listed there, and `reports --fail` found no stale report."""
+    monkeypatch.chdir(tmp_path)
+    for command in (runner.main, reports.main):
+        with pytest.raises(
+            InputError, match=rf"experiments: no such folder in {tmp_path}; run from the repository root"
+        ):
+            command([])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from dvc.api import DVCFileSystem
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.studies import ablation, runner
 from reverse_perturbation.studies.presets import load_preset, parse_overrides, resolve
+from reverse_perturbation.studies.reports import git
 from reverse_perturbation.studies.runner import commit_of, locate, main, make, uncommitted
+from tests.end_to_end.pipeline import ROOT
 from tests.studies.conftest import DVC_YAML, PRESET, commit
 
 OWN, ALL = "experiments: 1/2 toy-own", "experiments: 2/2 toy-all"
@@ -129,7 +132,7 @@ def test_workers_take_rows_from_the_queue(repository, capfd, monkeypatch, failin
     assert capfd.readouterr().out.splitlines() == again + ["experiments: not yet run: none"] * failing
 
 
-def test_a_relative_path_that_git_does_not_track_is_found(repository):
+def test_a_relative_path_that_git_does_not_track_is_found(repository, monkeypatch):
     assert main(["toy", "own", "-S", "data.path=data/raw/cells.txt"]) == 0
     row = rows("data.path=data/raw/cells.txt")["own"]
     assert row.params.data.path == str(repository / "data" / "raw" / "cells.txt")
@@ -139,10 +142,22 @@ def test_a_relative_path_that_git_does_not_track_is_found(repository):
     assert rows()["own"].params.data.path == "data/norman_conditions.csv", "what git tracks is where it was"
     elsewhere = repository.parent / "elsewhere.txt"
     elsewhere.write_text("cells\n")
-    for path in (str(elsewhere), "../elsewhere.txt"):
+    monkeypatch.setenv("HOME", str(repository.parent))
+    for path in (str(elsewhere), "../elsewhere.txt", "~/elsewhere.txt"):
         found = Path(rows(f"data.path={path}")["own"].params.data.path)
         assert found.is_absolute()
         assert found.samefile(elsewhere)
+
+
+def test_a_file_that_dvc_tracks_is_in_an_experiment_of_its_own_folder(repository):
+    """With the real .gitignore: DVC once refused to add it, and did not look into a folder whose files are ignored."""
+    shutil.copy(ROOT / ".gitignore", repository)
+    dvc("add", "data/raw/cells.txt")
+    commit()
+    assert "data/raw/cells.txt.dvc" in git("ls-files").splitlines()
+    assert "data/raw/cells.txt" not in git("ls-files").splitlines()
+    dvc("exp", "run", "--temp", "-n", "mine", "-S", "data.path=data/raw/cells.txt", "second")
+    assert DVCFileSystem(rev="mine").read_text("copy.txt") == "cells\nall_targets\n"
 
 
 def test_nothing_runs_with_a_mistake_in_a_row_or_changes_without_a_commit(repository, monkeypatch):

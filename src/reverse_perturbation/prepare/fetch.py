@@ -23,6 +23,7 @@ from reverse_perturbation.prepare.norman import unpack_norman
 from reverse_perturbation.prepare.norman_perturbench import unpack_perturbench
 from reverse_perturbation.storage import sha256, write_atomically, write_text
 
+FOLDER = Path("data/raw")
 TRIES = 5
 TIMEOUT = 60  # seconds without a byte
 BLOCK = 1 << 16  # bytes; of a block that was cut nothing is kept
@@ -129,7 +130,7 @@ FOLDERS = {
 }
 
 
-def fetch(name: str, folder: str | Path = "data/raw", url: str | None = None) -> Path:
+def fetch(name: str, folder: str | Path = FOLDER, url: str | None = None) -> Path:
     """Download a source of :data:`SOURCES` and make an .h5ad file of raw counts of it, or a folder of :data:`FOLDERS`.
 
     Parameters
@@ -226,6 +227,12 @@ def download_resuming(url: str, output_file: str, registry: pooch.Pooch) -> None
     os.replace(part, output_file)
 
 
+def _default_folder() -> Path:
+    if not FOLDER.is_dir():
+        raise InputError(f"{FOLDER}: no such folder in {Path.cwd()}; run from the repository root, or name a --folder")
+    return FOLDER
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Download and convert; a user's mistake ends it with one line on standard error and exit code 2."""
     names = {name: source.about for name, source in SOURCES.items()}
@@ -237,11 +244,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog="\n".join(["names:", *(f"  {name:{width}}  {about}" for name, about in names.items())]),
     )
     parser.add_argument("name", choices=names)
-    parser.add_argument("--folder", default="data/raw")
+    parser.add_argument("--folder", help="where to put it; default: data/raw")
     parser.add_argument("--url", help="a mirror of the same file")
     args = parser.parse_args(argv)
     try:
-        result = fetch(args.name, args.folder, args.url)
+        result = fetch(args.name, args.folder or _default_folder(), args.url)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -249,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"fetch: {result}, each file with its published sha256")
         print(f"fetch: use it with `dvc exp run -S scgpt.checkpoint={result}`")
         return
-    print(f"fetch: {result}, sha256 of the download {sha256(Path(args.folder) / SOURCES[args.name].file)}")
+    print(f"fetch: {result}, sha256 of the download {sha256(result.parent / SOURCES[args.name].file)}")
     print(f"fetch: use it with `dvc exp run -S data.source=h5ad -S data.path={result}`")
 
 

@@ -97,7 +97,15 @@ class Row:
 
 
 def preset_names() -> list[str]:
-    """Return the names of all presets, sorted."""
+    """Return the names of all presets, sorted.
+
+    Raises
+    ------
+    InputError
+        Outside the repository root.
+    """
+    if not FOLDER.is_dir():
+        raise InputError(f"{FOLDER}: no such folder in {Path.cwd()}; run from the repository root")
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -236,7 +244,7 @@ def _read(name: str) -> dict[str, Any]:
     """Read a preset's file and check its form."""
     path = FOLDER / f"{name}.yaml"
     if not path.exists():
-        raise InputError(f"{path}: no such preset; there are {', '.join(preset_names()) or 'none here'}")
+        raise InputError(f"{path}: no such preset; there are {', '.join(preset_names())}")
     content = _load(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected the keys {', '.join(FIELDS)}")

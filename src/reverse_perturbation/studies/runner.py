@@ -89,6 +89,7 @@ def locate(row: Row) -> Row:
     tracked = git("ls-files").splitlines()
     for key in presets.PATHS:
         value = presets.get(row.content, key)
+        value = os.path.expanduser(value)
         if not Path(value).exists():
             raise InputError(f"{key}: {value}: no such file; fetch it (data/raw/README.md) or set -S {key}=PATH")
         if not any(name == value or name.startswith(f"{value}/") for name in tracked):
