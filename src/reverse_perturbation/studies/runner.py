@@ -28,6 +28,7 @@ from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.studies import leftovers, presets, rehearsal, reports, slurm
 from reverse_perturbation.studies.presets import Preset, Row
 from reverse_perturbation.studies.reports import MadeRow, git
+from reverse_perturbation.studies.stage_times import StageTimes
 
 POLL = 5.0  # seconds between two looks at DVC's queue
 IDLE_LOOKS = 3  # a row on its way from the queue to a worker is in neither for a moment
@@ -183,12 +184,12 @@ def _is_done(stage: Stage, repo: Repo) -> bool:
 
 
 def _run(command: Sequence[str]) -> str:
-    """Run a command and return its output, which also passes through.
+    """Run a command and return its output, which also passes through; say what each stage took.
 
     Python looks in `src` of the folder it starts in first: the stages of an experiment with a folder of its own run
     the code that is there, not that of the working tree, which may change in the meantime.
     """
-    lines = []
+    lines, times = [], StageTimes()
     path = os.pathsep.join(["src", *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
     with subprocess.Popen(
@@ -199,6 +200,9 @@ def _run(command: Sequence[str]) -> str:
             sys.stdout.write(line)
             sys.stdout.flush()
             lines.append(line)
+            times.see(line)
+    if took := str(times):
+        print(f"experiments: {took}", flush=True)
     return "".join(lines)
 
 
