@@ -94,7 +94,7 @@ def test_small_conditions_and_controls_are_left_out():
 
 
 def test_nothing_left_is_an_error():
-    with pytest.raises(InputError, match=r"min_cells=50 cells, lower it$"):
+    with pytest.raises(InputError, match=r"min_cells=50 cells \(the largest of 1 has 10\), lower it$"):
         split_cells(frame(["A+ctrl"] * 10), seed=0, label_space="legacy")
     with pytest.raises(InputError, match="'A\\+ctrl' has 11 cells"):
         split_cells(frame(["A+ctrl"] * 11), seed=0, label_space="legacy", min_cells=5)

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
 from tests.inputs import files
 from tests.inputs.files import GENES, LABELS, N, of, saved, scperturb, screen
 
@@ -206,7 +208,46 @@ TARGETS = {
     "a target that is not measured": labelled("RUNX1+ctrl", "KLF1+ctrl", "ctrl"),
     "a word for control with a suffix": labelled("non-targeting_human+ctrl", "KLF1+ctrl", "ctrl"),
 }
+
+
+def mouse(adata) -> None:
+    """Write genes and labels as mouse symbols."""
+    adata.var["gene_name"] = [gene.capitalize() for gene in GENES]
+    adata.obs["condition"] = [
+        label.replace("KLF1", "Klf1").replace("GATA1", "Gata1") for label in adata.obs["condition"]
+    ]
+
+
+def many(labels: list[str], genes: list[str], times: int = 12) -> Make:
+    """As many cells of each label as a split needs."""
+
+    def make(path: Path) -> Path:
+        rng = np.random.default_rng(0)
+        condition = [*labels, "ctrl"] * times
+        counts = rng.poisson(rng.uniform(1, 40, (len(condition), 1)) * np.ones(len(genes))).astype(np.float32)
+        obs = pd.DataFrame({"condition": condition, "control": [int(label == "ctrl") for label in condition]})
+        obs.index = [f"cell{i}" for i in range(len(condition))]
+        var = pd.DataFrame({"gene_name": genes}, index=genes)
+        return saved(path, ad.AnnData(obs=obs, var=var, layers={"counts": sp.csr_matrix(counts)}))
+
+    return make
+
+
+SYMBOLS = [name for name in default_vocabulary() if name.isalnum() and name.isupper()][:1240]
 LATER = "Later stages"
+AFTER = {
+    "mouse symbols": gears(mouse),
+    "Ensembl ids in labels and genes": lambda path: saved(path, screen([f"{IDS[0]}+ctrl", "ctrl"], IDS)),
+    "enough cells of each condition": many([f"{gene}+ctrl" for gene in GENES[:3]], GENES, 60),
+    "one condition with enough cells": many([f"{GENES[0]}+ctrl"], GENES, 60),
+    "no condition with enough cells": many([f"{gene}+ctrl" for gene in GENES[:3]], GENES, 9),
+    "a panel of targets alone": many([f"{gene}+ctrl" for gene in GENES], GENES, 60),
+    "1,200 targets of 1,240 genes": many([f"{gene}+ctrl" for gene in SYMBOLS[:1200]], SYMBOLS, 1),
+    "1,200 targets that are not known": many([f"TARGET{i}X+ctrl" for i in range(1200)], GENES, 1),
+    "cells that are copies": lambda path: saved(
+        path, ad.concat([of(screen()) for _ in range(20)], index_unique="-", merge="same")
+    ),
+}
 SETTINGS = {"another sha256 than data.sha256": {"sha256": "ab" * 32}}  # of params.yaml, beside the path
 CASES: dict[str, dict[str, Make]] = {
     "Layouts": FORMS,
@@ -215,4 +256,5 @@ CASES: dict[str, dict[str, Make]] = {
     "Counts and depths": VALUES,
     "Labels and genes": READ,
     "Targets": TARGETS,
+    LATER: AFTER,
 }

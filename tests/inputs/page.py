@@ -8,6 +8,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from reverse_perturbation.data.screen.masked_screen import load_masked_screen
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.stages import prepare, split, vocab_map
 from tests.end_to_end.pipeline import ROOT, params, yaml
 from tests.inputs.cases import CASES, LATER, SETTINGS, Make
@@ -16,10 +18,10 @@ PAGE = ROOT / "docs" / "inputs.md"
 HEAD = """# What happens to an input
 
 Every line below is what the stage `prepare` prints for a small file of that kind; the files are made by
-[tests/inputs/cases.py](../tests/inputs/cases.py). The last table goes on to `vocab_map` and `split`. An error ends the
-stage with exit code 2, and nothing is written. What a file must hold is said in
-[norman.md](norman.md#your-own-screen). `python -m tests.inputs.page` writes this page, and a test compares it with what
-happens.
+[tests/inputs/cases.py](../tests/inputs/cases.py). The last table goes on to `vocab_map`, `split` and the masked counts
+that every model reads first. An error ends the stage with exit code 2, and nothing is written. What a file must hold is
+said in [norman.md](norman.md#your-own-screen). `python -m tests.inputs.page` writes this page, and a test compares it
+with what happens.
 """
 # What depends on the machine or a version.
 VARYING = {
@@ -67,11 +69,17 @@ def _run(folder: Path, later: bool) -> None:
         for stage in (vocab_map, split):
             out = [str(folder / f"{stage.__name__}.{kind}") for kind in ("csv", "json")]
             stage.main([*settings, "--cells", cells, "--output", out[0], "--metrics", out[1]])
+        tables = [folder / f"{stage.__name__}.csv" for stage in (split, vocab_map)]
+        try:
+            load_masked_screen(cells, *tables, mask="all_targets", genes="all")
+        except InputError as error:
+            print(f"error: {error}")
+            raise SystemExit(2) from None
 
 
 def row(name: str, outcome: Outcome) -> str:
-    """Write a row of the table: the last line, which is the error where there is one."""
-    line = outcome.lines[-1].replace("|", "\\|")
+    """Write a row of the table: all that was printed."""
+    line = "<br>".join(outcome.lines).replace("|", "\\|")
     return f"| {name} | {line} |"
 
 

@@ -96,8 +96,12 @@ def split_cells(
         part[query] = "query"
     kept = part != ""
     if not kept.any():
+        sizes = [len(rows) for name, rows in zip(conditions, by_condition, strict=True) if name != CONTROL]
         advice = "lower it" if kind == "cell" else "or too few on either side of the lanes; lower it or split.min_query"
-        raise InputError(f"split: no condition has split.min_cells={min_cells} cells, {advice}")
+        raise InputError(
+            f"split: no condition has split.min_cells={min_cells} cells (the largest of {len(sizes):,} has "
+            f"{max(sizes, default=0):,}), {advice}"
+        )
     return pd.DataFrame(
         {
             "cell": obs.index.to_numpy(dtype=object)[kept],

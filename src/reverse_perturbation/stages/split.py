@@ -11,11 +11,18 @@ from reverse_perturbation.prepare.duplicates import duplicate_shares
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
 
+LEAST_CONDITIONS = 2
+
 
 def split(args: argparse.Namespace, params: Params) -> None:
     """Write the split as CSV."""
     adata = read_cells(args.cells)
     frame = split_cells(adata.obs, label_space=params.labels, **params.split.model_dump(exclude={"max_duplicates"}))
+    if frame["condition"].nunique() < LEAST_CONDITIONS:
+        raise InputError(
+            f"{args.cells}: one condition is left, {frame['condition'].iloc[0]!r}, and there is nothing to tell apart; "
+            f"add conditions, or lower split.min_cells={params.split.min_cells}"
+        )
     rows = adata.obs_names.get_indexer(frame["cell"])
     shares = duplicate_shares(adata.layers["counts"][rows], frame["part"].to_numpy(dtype=object))
     share = shares["query"]

@@ -17,7 +17,7 @@ from reverse_perturbation.data.screen.genes import (
     map_genes,
     without_token,
 )
-from reverse_perturbation.errors import InputError
+from reverse_perturbation.errors import InputError, listed
 from reverse_perturbation.models.encoder import read_vocabulary
 from reverse_perturbation.stages.arguments import parser, run
 from reverse_perturbation.storage import write_json, write_text
@@ -35,7 +35,8 @@ def vocab_map(args: argparse.Namespace, params: Params) -> None:
     try:
         covered = coverage(mapped, map_genes(sorted(targets), vocabulary, load_aliases()), umis)
     except InputError as error:
-        raise InputError(f"{args.cells}: {error}") from None
+        file = adata.uns.get("source", {}).get("file")
+        raise InputError(f"{args.cells}{f' (made of {file})' if file else ''}: {error}") from None
     write_text(args.output, mapped.to_csv(index=False, lineterminator="\n"))
     write_json(args.metrics, covered)
     before, after = covered["before_aliases"], covered["after_aliases"]
@@ -48,7 +49,7 @@ def vocab_map(args: argparse.Namespace, params: Params) -> None:
     print(
         f"vocab_map: {after['genes']:.1%} of {len(mapped):,} genes have a token ({before['genes']:.1%} without "
         f"aliases), {after['umis']:.1%} of UMIs; targets without one: "
-        f"{', '.join(covered['unmapped_targets']) or 'none'}{few}; {hidden}"
+        f"{listed(covered['unmapped_targets']) or 'none'}{few}; {hidden}"
     )
 
 

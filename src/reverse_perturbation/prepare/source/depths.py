@@ -9,6 +9,7 @@ LARGEST_LOG = 20.0  # of a depth; e**20 UMIs is more than any cell has
 MANY_UMIS = 500  # in a cell with so many some gene has more than LARGEST_LOG
 FEWEST_CELLS = 20  # of fewer no variation is judged
 FEWEST_GENES = 5  # expressed in a cell, for its smallest count to tell something
+MANY_GENES = 0.25  # share of a cell's expressed genes; a count of 1 is that of a third and more
 MOST_WITHOUT_ONES = 0.5  # share of cells; of molecules nearly every cell has a gene counted once
 
 
@@ -41,12 +42,21 @@ def depth_warnings(counts: sp.csr_matrix, totals: np.ndarray, given: bool) -> li
             f"no count is above {counts.data.max():g}, although a cell has {np.median(sums):,.0f} (median), as in "
             "logarithms that were rounded"
         )
-    expressed = np.diff(counts.indptr)
-    smallest = np.minimum.reduceat(counts.data, counts.indptr[:-1][expressed > 0])[
-        expressed[expressed > 0] >= FEWEST_GENES
-    ]
-    if len(smallest) and (share := float(np.mean(smallest > 1))) > MOST_WITHOUT_ONES:
+    if (share := _without_ones(counts)) > MOST_WITHOUT_ONES:
         warnings.append(
-            f"in {share:.0%} of the cells no gene has a count of 1, as in values that were scaled and rounded"
+            f"in {share:.0%} of the cells the smallest count, of many genes, is above 1, as in values that were scaled "
+            "and rounded"
         )
     return warnings
+
+
+def _without_ones(counts: sp.csr_matrix) -> float:
+    """Return the share of cells whose smallest count is above 1 and that of many genes, as counts of 1 are."""
+    expressed = np.diff(counts.indptr)
+    rows = expressed > 0
+    starts, expressed = counts.indptr[:-1][rows], expressed[rows]
+    smallest = np.minimum.reduceat(counts.data, starts)
+    genes = np.add.reduceat((counts.data == np.repeat(smallest, expressed)).astype(np.int64), starts)
+    judged = expressed >= FEWEST_GENES
+    scaled = (smallest > 1) & (genes >= MANY_GENES * expressed)
+    return float(scaled[judged].mean()) if judged.any() else 0.0

@@ -7,10 +7,10 @@ whatever computes with it.
 
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
@@ -112,8 +112,8 @@ def _column(path: Path, frame: h5py.Group, name: str) -> pd.Series | pd.Categori
     except Exception as error:  # anndata raises many types for what it does not know
         encoding = f"{element.attrs.get('encoding-type', 'none')} {element.attrs.get('encoding-version', '')}".strip()
         raise InputError(
-            f"{path}: {field} cannot be read by anndata {ad.__version__} (encoding {encoding}: {_first_line(error)}); "
-            "write it as plain text or numbers"
+            f"{path}: {field} cannot be read by anndata {version('anndata')} (encoding {encoding}: "
+            f"{_first_line(error)}); write it as plain text or numbers"
         ) from None
     return values
 
