@@ -12,6 +12,7 @@ from reverse_perturbation.studies.presets import (
     resolve,
     select,
 )
+from reverse_perturbation.studies.rehearsal import CHECKPOINT
 from tests.end_to_end.pipeline import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
@@ -46,6 +47,29 @@ def test_norman_scale_is_the_specification_s_protocol(root):
         "n_genes": 5_045,
     }
     assert params.data.source == "simulated"
+
+
+@pytest.mark.parametrize("name", ["norman_full", "norman_full_cpu"])
+def test_the_full_run_has_the_specification_s_protocol_and_the_one_that_leaks_nothing(root, name):
+    rows = {row: found.params for row, found in resolve(load_preset(name)).items()}
+    found = {row: (p.mask, p.labels, p.split.seed, len(p.seeds)) for row, p in rows.items()}
+    assert found == {"specification": ("own", "legacy", 42, 2), "leak_free": ("all_targets", "canonical", 42, 2)}
+    assert all(params.data.source == "h5ad" and params.scgpt.given for params in rows.values())
+
+
+def test_a_rehearsal_is_the_same_preset_on_simulated_cells(root):
+    preset, rehearsal = load_preset("norman_full"), load_preset("norman_full", rehearsed=True)
+    assert (rehearsal.name, rehearsal.file, rehearsal.rows) == ("norman_full_rehearsal", preset.file, preset.rows)
+    (full, *_), (little, *_) = (list(resolve(p).values()) for p in (preset, rehearsal))
+    assert little.experiment == "norman-full-rehearsal-specification"
+    assert (little.params.data.source, little.params.finetune.schedule.epochs) == ("simulated", 1)
+    assert little.params.finetune.adaptation == full.params.finetune.adaptation
+    assert little.params.scgpt.given == str(CHECKPOINT), "which the runner writes"
+
+
+def test_only_a_preset_with_settings_for_it_can_be_rehearsed(root):
+    with pytest.raises(InputError, match=r"^experiments/mask.yaml: rehearsal: missing; "):
+        load_preset("mask", rehearsed=True)
 
 
 def test_the_norman_subset_has_three_splits_and_three_masks(root):
