@@ -20,6 +20,8 @@ from anndata.io import read_elem
 from reverse_perturbation.errors import InputError
 
 BLOCK = 2**25  # values of a dense matrix made sparse at once
+MANY = 10**8  # values; below it no harm is done
+SMALLEST = 1032  # gzip makes nothing smaller than by this factor
 SPARSE = ("data", "indices", "indptr")
 Element: TypeAlias = h5py.Dataset | h5py.Group
 
@@ -35,7 +37,7 @@ def text_of(element: Element | None) -> str | None:
     """Return a single text, None where there is another thing."""
     if not isinstance(element, h5py.Dataset) or element.shape != () or h5py.check_string_dtype(element.dtype) is None:
         return None
-    return str(element.asstr()[()])
+    return str(element.asstr(errors="replace")[()])
 
 
 def read_columns(path: Path, frame: Element, wanted: Sequence[str], helpful: Sequence[str] = ()) -> pd.DataFrame:
@@ -174,6 +176,8 @@ def read_matrix(path: Path, element: Element, shape: tuple[int, int], rows: int 
 
 def _read_dense(dataset: h5py.Dataset, rows: int | None) -> sp.csr_matrix:
     step = max(1, BLOCK // max(dataset.shape[1], 1))
+    if dataset.dtype == np.float16:  # unknown to scipy
+        dataset = dataset.astype(np.float32)
     if rows is not None:
         return sp.csr_matrix(dataset[: min(rows, step)])
     if not dataset.shape[0]:
@@ -214,7 +218,8 @@ def _read_sparse(
 
 def _sparse_shape(group: h5py.Group) -> tuple[int, ...] | None:
     declared = group.attrs.get("h5sparse_shape", group.attrs.get("shape"))
-    return None if declared is None else tuple(int(size) for size in np.atleast_1d(declared))
+    sizes = np.atleast_1d(declared) if declared is not None else np.zeros(0)
+    return tuple(map(int, sizes)) if sizes.dtype.kind in "iu" else None
 
 
 def _refuse_unreadable(path: Path, field: str, dataset: h5py.Dataset) -> None:
@@ -227,8 +232,14 @@ def _refuse_unreadable(path: Path, field: str, dataset: h5py.Dataset) -> None:
                 f"{path}: {field} is compressed with {name.decode(errors='replace') or code}, which h5py cannot read "
                 'alone; write the file with compression="gzip"'
             )
-    if dataset.size and not dataset.id.get_storage_size():
+    if not dataset.size:
+        return
+    if not dataset.id.get_storage_size():
         raise InputError(f"{path}: {field} declares {dataset.size:,} values but holds none; write the file again")
+    if dataset.size > MANY and dataset.nbytes > SMALLEST * path.stat().st_size:
+        raise InputError(
+            f"{path}: {field} declares {dataset.size:,} values, more than the file can hold; write it again"
+        )
 
 
 def _attribute(element: Element, name: str) -> str:
