@@ -43,8 +43,9 @@ from reverse_perturbation.data.screen.genes import map_genes
 from reverse_perturbation.data.screen.mask import apply_mask
 from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen
 from reverse_perturbation.data.split import split_cells
+from reverse_perturbation.gpu import gpu
 from reverse_perturbation.metrics import registry
-from reverse_perturbation.models.device import compute_device, make_accelerator
+from reverse_perturbation.models.device import make_accelerator
 from reverse_perturbation.models.encoder.tokens import Tokens, on_device
 from reverse_perturbation.models.finetune.inference.predict import predict_in_order
 from reverse_perturbation.models.finetune.network.classifier import EncoderClassifier
@@ -66,7 +67,7 @@ from reverse_perturbation.retrieval.library import LibraryRanker
 from reverse_perturbation.sections import Simulated
 
 PARAMS = load_params()
-DEVICE = compute_device()
+DEVICE = gpu() or torch.device("cpu")
 GPU = DEVICE.type == "cuda"
 GIB = 2**30
 C = 0.01

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen
-from reverse_perturbation.models.device import compute_device
+from reverse_perturbation.gpu import gpu
 from reverse_perturbation.models.encoder.batches import random_batches
 from reverse_perturbation.models.encoder.interface import set_dropout
 from reverse_perturbation.models.encoder.tokens import Batch, Tokens
@@ -104,7 +104,7 @@ def _pretrain_on(screen: MaskedScreen, checkpoint: ScgptCheckpoint, params: Para
         tokens,
         checkpoint.architecture,
         params.pretrain,
-        device=compute_device(),
+        device=gpu() or torch.device("cpu"),
         on_epoch=lambda epoch, loss: print(
             f"pretrain: epoch {epoch}/{params.pretrain.epochs}, mean squared error {loss:.3f}", flush=True
         ),
