@@ -32,19 +32,18 @@ def test_several_words_for_control_in_one_file(tmp_path, capsys):
     assert list(cells.obs["condition"]) == ["KLF1+ctrl", "GATA1+KLF1", "ctrl", "ctrl", "ctrl", "ctrl", "GATA1+ctrl"]
     printed = capsys.readouterr().out
     assert "4 control cells, 3 perturbed conditions of 2 targets, 0 of them not measured" in printed
-    assert (
-        "labels read: AAVS1 as ctrl, GATA1_NegCtrl0 as GATA1+ctrl, NT_1 as ctrl, non-targeting as ctrl; sha256 of "
-        in printed
-    )
+    plain = "KLF1 as KLF1+ctrl (labels like it: 1), GATA1_KLF1 as GATA1+KLF1 (labels like it: 1)"
+    others = "AAVS1 as ctrl, GATA1_NegCtrl0 as GATA1+ctrl, NT_1 as ctrl, non-targeting as ctrl"
+    assert f"labels read: {plain}, {others}; sha256 of " in printed
     assert "warning" not in printed
     names = {"cells": "cells.h5ad", "metrics": "audit.json", "plots": "plots", "report": "audit.md"}
     audit.main([text for name, file in names.items() for text in (f"--{name}", str(tmp_path / file))])
-    assert len(json.loads((tmp_path / "audit.json").read_text())["source"]["labels_read_as"]) == 4
+    assert len(json.loads((tmp_path / "audit.json").read_text())["source"]["labels_read_as"]) == 6
 
 
 def test_a_target_that_is_no_known_gene_is_said(tmp_path, capsys):
     prepared(tmp_path, ["KLF1", "GFP", "control"])
-    assert "not masked; warning: targets that are no known gene symbols: GFP; sha256 of " in capsys.readouterr().out
+    assert "; warning: targets that are no known gene symbols: GFP; sha256 of " in capsys.readouterr().out
 
 
 def test_cells_without_a_target_stop_the_stage(tmp_path, capsys):

@@ -54,7 +54,7 @@ def read_source(path: str | Path) -> ad.AnnData:
         ``layers["counts"]`` CSR float32 with sorted indices and no stored zeros; ``obs`` with condition (str),
         control (bool) and, where the file has them, gem_group (str) and total_counts (float32); ``var`` indexed
         by gene name; ``uns["source"]``, for the audit: the file, its layers, what its X looks like and, where there are
-        any, ``labels_read_as``: labels with another word for control and what they were read as, and
+        any, ``labels_read_as``: labels that are written otherwise and what they were read as, and
         ``depth_warnings``: what speaks against counts of molecules.
 
     Raises
@@ -181,7 +181,7 @@ def _refuse_ids(path: Path, field: str, genes: pd.Index, var: pd.DataFrame) -> N
 
 
 def _checked_obs(path: Path, raw: _Raw, genes: pd.Index) -> tuple[pd.DataFrame, list[str]]:
-    """Return the checked columns, and which labels have another word for control."""
+    """Return the checked columns, and how labels were read that are written otherwise."""
     obs = raw.obs
     for name, meaning in (("condition", GEARS.forms), ("control", "1 for ctrl, else 0")):
         if name not in obs and raw.layout is GEARS:

@@ -121,7 +121,7 @@ def checked_labels(
     Returns
     -------
     tuple
-        ``condition`` and ``control`` of each cell, and which labels have another word for control.
+        ``condition`` and ``control`` of each cell, and how labels were read that are written otherwise.
 
     Raises
     ------
@@ -152,12 +152,20 @@ def checked_labels(
         )
     if control.all():
         raise InputError(f"{path}: obs holds only control cells; keep the perturbed cells in the file")
-    read_as = [
-        f"{text} as {label}"
-        for text, label in sorted(conditions.items())
-        if text != "control" and CONTROL in label.split("+") and label not in (text, f"{text}+{CONTROL}")
+    frame = pd.DataFrame({"condition": labels, "control": control}, index=obs.index.astype(str))
+    return frame, _read_as(conditions)
+
+
+def _read_as(conditions: Mapping[str, str]) -> list[str]:
+    """Return how labels were read that were changed: those written in scPerturb's way once for all, others each."""
+    changed = {text: label for text, label in sorted(conditions.items()) if text != label}
+    singles = [text for text, label in changed.items() if label == f"{text}+{CONTROL}"]
+    doubles = [text for text, label in changed.items() if label == text.replace("_", "+")]
+    plain = [
+        f"{texts[0]} as {changed[texts[0]]} (labels like it: {len(texts)})" for texts in (singles, doubles) if texts
     ]
-    return pd.DataFrame({"condition": labels, "control": control}, index=obs.index.astype(str)), read_as
+    others = [text for text in changed if text != SCPERTURB.control and text not in {*singles, *doubles}]
+    return plain + [f"{text} as {changed[text]}" for text in others]
 
 
 def refuse_empty(path: Path, column: pd.Series) -> None:
