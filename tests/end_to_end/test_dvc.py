@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,16 @@ from tests.end_to_end.pipeline import ROOT, params, yaml
 BIN = Path(sys.executable).parent
 
 
-def call(folder: Path, *command: str) -> str:
+def environment() -> dict[str, str]:
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     identity = {
         f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PATH": path} | identity, capture_output=True, text=True
-    )
+    return os.environ | {"PATH": path} | identity
+
+
+def call(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -106,6 +109,33 @@ def test_a_parameter_makes_stale_what_reads_it_and_no_more(repository, key, valu
         assert stale(repository) == expected
     finally:
         file.write_text(before)
+
+
+@pytest.mark.slow
+def test_a_stage_whose_dvc_is_killed_ends_and_the_next_one_resumes_it(repository, tmp_path):
+    """Two would train beside each other, and write each epoch of the curves twice."""
+    folder = tmp_path / "copy"
+    shutil.copytree(repository, folder)
+    with (folder / "params.yaml").open("w") as file:
+        schedule = {"epochs": 80, "patience": 80}
+        yaml.dump(params(data={"path": "data/norman_conditions.csv"}, finetune={"schedule": schedule}), file)
+    command = ["dvc", "repro", "--single-item", "finetune@0"]
+    with (
+        (folder / "said").open("w") as said,
+        subprocess.Popen(
+            [BIN / command[0], *command[1:]], cwd=folder, stdout=said, stderr=said, env=environment()
+        ) as first,
+    ):
+        until = time.monotonic() + 60
+        while "epoch 3/80" not in (folder / "said").read_text():
+            assert time.monotonic() < until, (folder / "said").read_text()
+            time.sleep(0.1)
+        first.kill()
+    assert "resumed after epoch" in call(folder, *command)
+    assert "terminated; repeat the command to resume" in (folder / "said").read_text()
+    steps = (folder / "plots/training/scgpt-0/plots/metrics/mrr.tsv").read_text().splitlines()[1:]
+    assert [int(line.split("\t")[0]) for line in steps] == list(range(1, 81))
+    assert not list((folder / "data/resume").iterdir())
 
 
 @pytest.mark.slow

@@ -50,9 +50,8 @@ def machine_fault(error: Exception) -> str | None:
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, MemoryError):
         return "out of memory"
-    context = error.__context__  # torch raises a second error where it closes the file
-    inner = machine_fault(context) if isinstance(context, Exception) else None
-    return next((fault for fault in FAULTS if fault in str(error)), inner)
+    said = f"{error} {error.__context__}"  # torch raises a second error where it closes the file
+    return next((fault for fault in FAULTS if fault in said), None)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -143,7 +143,7 @@ def resume_folder(
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         yield folder
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # network file systems keep a file that is open, the lock
 
 
 @contextmanager
