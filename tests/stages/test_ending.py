@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from reverse_perturbation.errors import InputError, InUseError
+from reverse_perturbation.stages.arguments import parser, run
+
 ROOT = Path(__file__).parents[2]
 # A stage that writes half of its output and waits, or trains on.
 STAGE = """
@@ -127,3 +130,53 @@ def test_an_output_that_cannot_be_made(tmp_path):
     with start(stage(), tmp_path) as process:
         assert process.wait(20) == os.EX_IOERR
         assert process.stderr.read().startswith("error: out: File exists; make room or correct the path")
+
+
+def closing_after_a_full_disk() -> RuntimeError:
+    """As torch.save raises it."""
+    error = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+    error.__context__ = RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("a.csv: wrong"), 2, "error: a.csv: wrong\n"),
+        (InUseError("a: in use"), os.EX_TEMPFAIL, "error: a: in use\n"),
+        (
+            OSError(28, "No space left on device", "a.csv"),
+            os.EX_IOERR,
+            "error: a.csv: No space left on device; make room",
+        ),
+        (
+            OSError("Can't write data (file write failed: time = Fri\n, filename = 'a')"),
+            os.EX_IOERR,
+            "error: file write failed; make",
+        ),
+        (closing_after_a_full_disk(), os.EX_IOERR, "error: file write failed; make room"),
+        (MemoryError(), os.EX_IOERR, "error: out of memory; make room"),
+        (RuntimeError("CUDA out of memory. Tried to\nallocate"), os.EX_IOERR, "error: out of memory; make room"),
+    ],
+)
+def test_what_is_one_line(capsys, error, code, said):
+    def stage(args, params):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run(stage, parser(None), ["--params", str(ROOT / "params.yaml")])
+    assert end.value.code == code
+    printed = capsys.readouterr().err
+    assert printed.startswith(said)
+    assert printed.count("\n") == 1
+
+
+def test_an_error_of_the_code_keeps_its_traceback():
+    def stage(args, params):
+        try:
+            Path("nowhere/at/all").read_text()
+        except OSError:
+            raise KeyError("a bug") from None
+
+    with pytest.raises(KeyError):
+        run(stage, parser(None), ["--params", str(ROOT / "params.yaml")])

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import psutil
 
-# torch and safetensors tell of a full disk in words of their own.
+# HDF5, torch and safetensors tell of a full disk in words of their own, some over several lines.
 FAULTS = (
     "No space left on device",
     "File too large",
@@ -45,13 +45,12 @@ def terminable() -> Iterator[None]:
 
 def machine_fault(error: Exception) -> str | None:
     """Say in one line what the machine refused, such as space on a disk; None if the error is another one."""
-    if isinstance(error, OSError):
-        reason = (error.strerror or str(error)).partition("\n")[0]
-        return f"{error.filename}: {reason}" if error.filename else reason
-    if isinstance(error, MemoryError):
-        return "out of memory"
     said = f"{error} {error.__context__}"  # torch raises a second error where it closes the file
-    return next((fault for fault in FAULTS if fault in said), None)
+    fault = next((fault for fault in FAULTS if fault in said), None)
+    if isinstance(error, OSError):
+        reason = fault or (error.strerror or str(error)).partition("\n")[0]
+        return f"{error.filename}: {reason}" if error.filename else reason
+    return "out of memory" if isinstance(error, MemoryError) else fault
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
