@@ -46,6 +46,19 @@ def test_a_target_that_is_no_known_gene_is_said(tmp_path, capsys):
     assert "; warning: targets that are no known gene symbols: GFP; sha256 of " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", [None, b"", b"\x89HDF\r\n\x1a\n\xff", b"condition,cells\nA,1,2,3\n", b"a,b\n1,2\n"])
+def test_what_is_no_table_of_conditions_is_refused(tmp_path, capsys, content):
+    """None is a folder."""
+    path = tmp_path / "table.csv"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with (tmp_path / "params.yaml").open("w") as file:
+        yaml.dump(params(data={"path": str(path)}), file)
+    with pytest.raises(SystemExit):
+        prepare.main(["--params", str(tmp_path / "params.yaml"), "--output", str(tmp_path / "cells.h5ad")])
+    assert capsys.readouterr().err.startswith("error: data.path: ")
+    assert not (tmp_path / "cells.h5ad").exists()
+
+
 def test_cells_without_a_target_stop_the_stage(tmp_path, capsys):
     with pytest.raises(SystemExit):
         prepared(tmp_path, ["KLF1", "multiplet", "control"])

@@ -25,7 +25,7 @@ def prepare(args: argparse.Namespace, params: Params) -> None:
     if data.source == "simulated":
         try:
             table = pd.read_csv(data.path)
-        except (FileNotFoundError, UnicodeDecodeError, pd.errors.ParserError):
+        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError):
             raise InputError(
                 f"data.path: {data.path} is not a table of conditions (CSV); "
                 "for an .h5ad file set data.source=h5ad as well"
