@@ -4,6 +4,8 @@ import fcntl
 
 import pytest
 
+from reverse_perturbation.errors import InputError
+from reverse_perturbation.prepare.h5ad import read_source
 from tests.inputs import files
 from tests.inputs.cases import CASES, LATER
 from tests.inputs.page import PAGE, row, try_input
@@ -26,6 +28,18 @@ def test_an_input(tmp_path, group, name):
 def test_the_page_has_no_other_rows():
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and line != "| input | line |"]
     assert [line.split(" | ")[0][2:] for line in rows] == [name for _, name in ALL]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    """As HDF5 reports it of some network file systems."""
+
+    def refuse(*_):
+        raise OSError(37, "Unable to synchronously open file (unable to lock file, errno = 37)")
+
+    path = files.saved(tmp_path / "mine.h5ad", files.screen())
+    monkeypatch.setattr("h5py.File", refuse)
+    with pytest.raises(InputError, match=r"mine\.h5ad: its file system allows no locks; set .* HDF5_USE_FILE_LOCKING"):
+        read_source(path)
 
 
 def test_a_locked_file(tmp_path):

@@ -46,8 +46,11 @@ def open_source(path: Path) -> Iterator[h5py.File]:
         raise InputError(
             f"{path}: another program has it open for writing and locks it; close it there, or copy the file"
         ) from None
-    except OSError:
-        pass  # open_hdf5 says what is wrong
+    except OSError as error:
+        if "unable to lock file" in str(error):
+            raise InputError(
+                f"{path}: its file system allows no locks; set the environment variable HDF5_USE_FILE_LOCKING=FALSE"
+            ) from None  # of other errors open_hdf5 says what is wrong
     with open_hdf5(path, ADVICE) as file:
         _refuse_other_layouts(path, file)
         _refuse_other_files(path, file)
