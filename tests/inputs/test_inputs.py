@@ -56,3 +56,13 @@ def test_a_locked_file(tmp_path):
     assert (
         "mine.h5ad: another program has it open for writing and locks it; close it there, or copy" in outcome.lines[0]
     )
+
+
+def test_a_filter_that_h5py_lacks(tmp_path, monkeypatch):
+    """Such as Blosc or Zstandard of hdf5plugin; here gzip, as if it were not there."""
+    adata = files.screen()
+    path = tmp_path / "mine.h5ad"
+    adata.write_h5ad(path, compression="gzip")
+    monkeypatch.setattr("h5py.h5z.filter_avail", lambda code: False)
+    with pytest.raises(InputError, match=r"obs\[.*\] is compressed with deflate, which h5py cannot read alone; write"):
+        read_source(path)
