@@ -64,7 +64,10 @@ class Unfinished:
 def unfinished() -> Iterator[Unfinished]:
     """Yield the experiments that run, or that a killed process has left."""
     for file in TEMPORARY.glob("run/*/*.run"):
-        about = read_json(file)
+        try:
+            about = read_json(file)
+        except InputError:  # its process was killed while it wrote the file
+            continue
         folder = Path(about["root_dir"])
         if TEMPORARY.absolute() in folder.parents and folder.exists():
             yield Unfinished(about["name"], folder, file)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import anndata as ad
 import h5py
+import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata.io import read_elem, write_elem
 
 from reverse_perturbation.errors import InputError
@@ -39,9 +41,17 @@ def read_cells(path: str | Path) -> ad.AnnData:
     """
     with open_hdf5(Path(path), AGAIN) as file:
         adata = read_elem(file)
-    if not isinstance(adata, ad.AnnData) or "counts" not in adata.layers or adata.X is not None:
-        raise InputError(f"{path}: not a file of prepared cells; pass the one that the stage prepare writes")
+        if not isinstance(adata, ad.AnnData) or "counts" not in adata.layers or adata.X is not None:
+            raise InputError(f"{path}: not a file of prepared cells; pass the one that the stage prepare writes")
+        _check_counts(adata.layers["counts"])
     return adata
+
+
+def _check_counts(counts: sp.csr_matrix) -> None:
+    """Raise ValueError where a byte has changed since the counts were written, as far as it shows."""
+    counts.check_format(full_check=True)
+    if not np.isfinite(counts.data).all() or (counts.data < 0).any() or (counts.data % 1 != 0).any():
+        raise ValueError("counts that are no whole numbers")
 
 
 def read_obs(path: str | Path) -> pd.DataFrame:
