@@ -143,10 +143,10 @@ def test_a_thousandth_of_the_distances_at_the_start_is_a_collapse():
 def test_embeddings_that_become_alike_end_a_fit_whose_best_epoch_so_far_is_kept(
     checkpoint, data, tmp_path, warmup_fraction, validated
 ):
-    """The transformer is thrown off by a learning rate a hundred times too high: at once, or while it rises."""
+    """The transformer is thrown off by a learning rate hundreds of times too high: at once, or while it rises."""
     config = finetune_config(
         head__readout=["cls"],
-        optimizer__backbone_learning_rate=0.3,
+        optimizer__backbone_learning_rate=1.0,
         schedule__epochs=20,
         schedule__patience=20,
         schedule__warmup_fraction=warmup_fraction,
@@ -164,7 +164,7 @@ def test_embeddings_that_become_alike_end_a_fit_whose_best_epoch_so_far_is_kept(
     if validated:
         hit = (logits[data.validation].argmax(axis=1) == data.targets[data.validation]).mean()
         assert hit == pytest.approx(kept.exact_hit_at_1)
-    assert (relative_variance(embedding) < 1e-8) == kept.collapsed
+    assert (relative_variance(embedding) < 1e-6) == kept.collapsed
     assert f"epoch {kept.epoch} is kept" in check_training(history, "final")
     again = fit(build(checkpoint, config), part, config, **options)
     assert list(map(repr, again)) == list(map(repr, history)), "resumed, it does not go on"
