@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run check test lint norman_subset screens norman_scale ablation benchmarks repository setup
+.PHONY: run check test lint norman_subset screens norman_scale ablation benchmarks faults repository setup
 
 run: repository setup
 	dvc repro
@@ -45,6 +45,10 @@ ablation: setup
 # What is slow, timed against the usual alternative: results/benchmarks/. Hours; the machine should do nothing else.
 benchmarks: setup
 	benchmarks/all.sh
+
+# Breaks small runs in hundreds of ways and counts what holds: docs/reliability.md. About ten minutes.
+faults: setup
+	OMP_NUM_THREADS=1 python -m scripts.faults
 
 # A downloaded ZIP is no git repository.
 repository:

@@ -183,3 +183,11 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_begun(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: .*large") as refused:
         check_space(tmp_path / "large", 2**62)
     assert refused.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1e999}', b'{"a": NaN}', b'{"a": -Infinity}', b'{"a"', b"{\xff}", b""])
+def test_damaged_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json: not JSON \(.*`dvc repro`") as error:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(error.value)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -88,9 +89,15 @@ def read_json(path: str | Path) -> Any:
         If it is damaged.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); run what makes it again, `dvc repro` for results") from None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def sha256(path: str | Path) -> str:

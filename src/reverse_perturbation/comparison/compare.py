@@ -1,5 +1,6 @@
 """The foundation model, alone and in fusion, against the baselines: gaps, intervals and the specification's targets."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,7 +66,11 @@ class Result:
             raise InputError(f"{path}: no such file; run `dvc repro` to make it") from None
         except ValueError as error:
             raise InputError(f"{path}: not a metrics file ({error}); run `dvc repro` again") from None
-        return cls(run, content, Scores.load(run.scores(scores)))
+        path = run.scores(scores)
+        try:
+            return cls(run, content, Scores.load(path))
+        except zlib.error as error:
+            raise InputError(f"{path}: damaged ({error}); run `dvc repro` again") from None
 
 
 def check_aligned(results: list[Result]) -> None:

@@ -1,6 +1,7 @@
 """Calibrate every model, classify its errors, and estimate what could be reached."""
 
 import argparse
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from reverse_perturbation.conditions import genes_of
 from reverse_perturbation.config import Params
 from reverse_perturbation.data.screen.genes import load_aliases
 from reverse_perturbation.data.screen.masked_screen import CONTROL_PART, MaskedScreen, load_masked_screen
+from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics import registry
 from reverse_perturbation.models.baselines.pca import Pca
 from reverse_perturbation.models.scgpt.encoder.vocabulary import default_vocabulary
@@ -41,7 +43,7 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
     runs = [each for of_model in all_runs(params).values() for each in of_model]
     tables: dict[str, list[pd.DataFrame]] = {}
     for each in runs:
-        scores = Scores.load(each.scores(args.scores))
+        scores = _scores(each.scores(args.scores))
         predictions = [Predictions.load(each.predictions(args.predictions, fit)) for fit in FITS]
         of_run = tables_of_run(evaluator, predictions, scores, params)
         of_run |= errors.tables(scores, facts, similarity, params.analysis.similar)
@@ -62,6 +64,13 @@ def analyse(args: argparse.Namespace, params: Params) -> None:
     cap = twin_cap(evaluator.legacy, evaluator.parts)
     write_json(args.metrics, summary(calibrated, written["split_half"], cap) | bound)
     print(f"analysis: {len(runs)} runs, {len(facts)} conditions, tables in {args.tables}")
+
+
+def _scores(path: Path) -> Scores:
+    try:
+        return Scores.load(path)
+    except zlib.error as error:
+        raise InputError(f"{path}: damaged ({error}); run `dvc repro` again") from None
 
 
 def describe(screen: MaskedScreen, embedding: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:

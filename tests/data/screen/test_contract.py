@@ -2,6 +2,7 @@
 
 import time
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,3 +57,23 @@ def test_only_prepared_cells_are_read_as_such(tmp_path):
     for read in (read_cells, read_obs):
         with pytest.raises(InputError, match=r"cells\.h5ad: no such file; run `dvc repro prepare`"):
             read(tmp_path / "cells.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "complaint"),
+    [
+        ("indices", 99, "indices must be"),
+        ("indptr", 7, "indptr must be"),
+        ("data", 0.5, "counts that are no whole numbers"),
+        ("data", -1, "counts that are no whole numbers"),
+        ("data", np.nan, "counts that are no whole numbers"),
+    ],
+)
+def test_counts_that_changed_on_the_disk_are_refused(tmp_path, part, value, complaint):
+    """They once ended a later stage with an IndexError, or changed its result."""
+    path = tmp_path / "cells.h5ad"
+    write_cells(path, read_source(saved(tmp_path, source())))
+    with h5py.File(path, "r+") as file:
+        file[f"layers/counts/{part}"][1] = value
+    with pytest.raises(InputError, match=rf"cells\.h5ad: damaged or cut short \(.*{complaint}"):
+        read_cells(path)
