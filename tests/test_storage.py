@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 from reverse_perturbation import storage
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.storage import (
+    check_space,
     for_spreadsheets,
     load_weights,
     read_json,
@@ -174,6 +176,13 @@ def test_no_text_of_a_table_is_a_formula_to_a_spreadsheet():
     assert shown["kind"].tolist() == ["'=a", "b", "b", "b", "b", "b"]
     assert shown["number"].tolist() == table["number"].tolist()
     assert table["label"][0] == "=1+1"
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_it_is_begun(tmp_path):
+    check_space(tmp_path / "new" / "small", 10)
+    with pytest.raises(OSError, match=r"No space left on device: .*large") as refused:
+        check_space(tmp_path / "large", 2**62)
+    assert refused.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("content", [b'{"a": 1e999}', b'{"a": NaN}', b'{"a": -Infinity}', b'{"a"', b"{\xff}", b""])

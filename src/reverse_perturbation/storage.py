@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,14 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
+
+
+def check_space(path: str | Path, size: int) -> None:
+    """Raise the OSError of a full disk where a file of ``size`` bytes has no room at ``path``."""
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if size > shutil.disk_usage(folder).free:
+        raise OSError(ENOSPC, os.strerror(ENOSPC), str(path))
 
 
 def keep_only(folders: Iterable[str | Path]) -> None:

@@ -17,23 +17,18 @@ import scipy.sparse as sp
 from anndata.io import read_elem, write_elem
 
 from reverse_perturbation.errors import InputError
-from reverse_perturbation.storage import write_atomically
+from reverse_perturbation.storage import check_space, write_atomically
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of an HDF5 file
 AGAIN = "run `dvc repro prepare` to make it again"
 
 
 def write_cells(path: str | Path, adata: ad.AnnData) -> None:
-    """Write checked cells atomically; the same cells give the same bytes.
-
-    HDF5 is given memory to write to: on a disk or a quota that is full it ends the process with a signal or tracebacks.
-    """
-    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+    """Write checked cells atomically; the same cells give the same bytes."""
+    counts = adata.layers["counts"]
+    check_space(path, counts.data.nbytes + counts.indices.nbytes)  # HDF5 on a full disk ends the process with a signal
+    with write_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         write_elem(file, "/", adata, dataset_kwargs={"compression": "lzf"})
-        file.flush()
-        content = file.id.get_file_image()
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def read_cells(path: str | Path) -> ad.AnnData:
