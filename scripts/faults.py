@@ -1,7 +1,7 @@
 """Break a small run of the pipeline in every way we can think of, and count what holds: writes docs/reliability.md.
 
-`make faults` takes about ten minutes on two idle cores. Each fault is met by a child process of this one, so that a kill, a
-limit or a crash ends nothing else.
+`make faults` takes about ten minutes on two idle cores. Each fault is met by a child process of this one, so that a
+kill, a limit or a crash ends nothing else.
 """
 
 import ctypes
@@ -407,9 +407,9 @@ def main() -> int:
         ):
             for row in part:
                 rows.append(row)
+                PAGE.write_text(page(rows, (time.monotonic() - start) / 60), encoding="utf-8")
                 print(f"{row.fault}: {row.tries - len(row.failures)} of {row.tries}", flush=True)
                 print("".join(f"  {failure}\n" for failure in row.failures), end="", flush=True)
-    PAGE.write_text(page(rows, (time.monotonic() - start) / 60), encoding="utf-8")
     return int(any(row.failures for row in rows))
 
 
