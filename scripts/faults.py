@@ -269,7 +269,9 @@ def flips(bench: Bench, rng: random.Random, share: float = 1.0) -> Iterator[Row]
         for _ in range(max(1, int(tries * share))):
             bench.fresh()
             _provide(bench, kind)
-            file = rng.choice(_readable(bench.copy / place))
+            if not (files := _readable(bench.copy / place)):  # training was killed before it had saved anything
+                continue
+            file = rng.choice(files)
             at = _flip(file, rng)
             ended = bench.run(stage)
             expected = [] if kind == "a user's file" else bench.differing(file)
