@@ -305,7 +305,8 @@ def test_training_that_is_killed_goes_on(simulated, tmp_path, monkeypatch, capsy
     assert not list((tmp_path / "data" / "resume").iterdir())
 
 
-TWO_PROCESSES = "-m accelerate.commands.launch --cpu --num_processes 2 -m"
+# `accelerate launch --cpu` starts one process, whatever number it is told.
+TWO_PROCESSES = "-m torch.distributed.run --nproc_per_node 2 -m"
 
 
 def launched(simulated, folder, stage, launcher, **changes):
@@ -335,6 +336,18 @@ def trained(simulated, folder, launcher="-m", **changes):
 
 def farthest(one, two):
     return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run_of_two(tmp_path):
+    """Else each would train by itself, and the tests below would compare one process with itself."""
+    (tmp_path / "told.py").write_text(
+        "from reverse_perturbation.models.device import make_accelerator\n"
+        'print(make_accelerator("float32").num_processes, "processes", flush=True)\n'
+    )
+    command = [sys.executable, *shlex.split(TWO_PROCESSES), "told"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert told.stdout.count("2 processes") == 2, told.stderr
 
 
 @pytest.mark.slow

@@ -43,8 +43,10 @@ def stage(seconds: float = 60) -> list[str]:
 
 
 def start(command: list[str], folder: Path, **options) -> subprocess.Popen:
+    """Start a command as at a terminal: what a shell runs in the background, as these tests may be, ignores Ctrl-C."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **pipes | options)
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **heard | pipes | options)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ def test_it_has_the_layout_of_the_official_one(folder):
     assert sorted(file.name for file in folder.iterdir()) == ["args.json", "best_model.pt", "vocab.json"]
     assert len(json.loads((folder / "vocab.json").read_text())) == 60_697
     state = torch.load(folder / "best_model.pt", weights_only=True)
-    assert sum(not name.startswith("cls_decoder.") for name in state) == 163, "the official one has no classifier"
+    used = sum(not name.startswith("cls_decoder.") for name in state)
+    assert used == 163 - 1, "the official one has flag_encoder.weight too, and no classifier"
     assert "transformer_encoder.layers.11.self_attn.Wqkv.weight" in state
     loaded = load_checkpoint(folder)
     assert loaded.architecture.input_style == "binned"

@@ -26,7 +26,16 @@ from reverse_perturbation.studies.screens import write_overview
 from tests.end_to_end.pipeline import ROOT
 from tests.studies.conftest import PRESET, commit
 
-REPORTS = ("norman_subset", "papalexi", "norman_singles", "norman_scale", "ablation", "learning_curve")
+REPORTS = (
+    "norman_subset",
+    "papalexi",
+    "norman_singles",
+    "norman_full",
+    "norman_full_cpu",
+    "norman_scale",
+    "ablation",
+    "learning_curve",
+)
 
 
 @pytest.fixture
