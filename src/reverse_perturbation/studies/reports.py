@@ -13,12 +13,13 @@ from typing import Any
 from dvc.api import DVCFileSystem
 
 from reverse_perturbation.comparison.compare import Result
+from reverse_perturbation.comparison.verdict import missed_targets
 from reverse_perturbation.config import Params
 from reverse_perturbation.errors import InputError
 from reverse_perturbation.metrics.registry import shown_in
 from reverse_perturbation.report.markdown import markdown
 from reverse_perturbation.report.report import about_the_models
-from reverse_perturbation.report.tables import gaps_table
+from reverse_perturbation.report.tables import gaps_table, targets_table
 from reverse_perturbation.retrieval.evaluate import Scores
 from reverse_perturbation.runs import REFERENCE_BASELINE, Run, all_runs, gap_prefix
 from reverse_perturbation.storage import read_json, sha256, write_text
@@ -159,6 +160,15 @@ def rows_table(comparisons: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
 def gaps_of(report: Mapping[str, Any], row: str) -> list[dict[str, Any]]:
     """Return the table of gaps to the tuned logreg of one row of a report's JSON."""
     return gaps_table({**report["rows"][row], "provenance": report["provenance"]})
+
+
+def targets_section(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the verdict on the specification's criteria, and the table of them."""
+    missed = missed_targets(comparison)
+    return [
+        f"**Missed: {'; '.join(missed)}.**" if missed else "**Every target is met.**",
+        markdown(targets_table(comparison)),
+    ]
 
 
 def gaps_section(models: Sequence[str], table: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -23,9 +23,9 @@ from dvc.repo import Repo
 from dvc.stage import Stage
 from ruamel.yaml import YAML
 
-from reverse_perturbation.errors import InputError
+from reverse_perturbation.errors import InputError, listed
 from reverse_perturbation.report.markdown import markdown
-from reverse_perturbation.studies import leftovers, presets, rehearsal, reports, slurm
+from reverse_perturbation.studies import leftovers, presets, reports, slurm
 from reverse_perturbation.studies.presets import Preset, Row
 from reverse_perturbation.studies.reports import MadeRow, git
 from reverse_perturbation.studies.stage_times import StageTimes
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     preset = presets.load_preset(args.preset, presets.parse_overrides(args.set), rehearsed=args.rehearse)
     if args.rehearse:
-        rehearsal.provide_checkpoint()
+        # By name, as it imports torch, which takes seconds.
+        import_module("reverse_perturbation.studies.rehearsal").provide_checkpoint()
     names = presets.select(preset.rows, args.rows, preset.file)
     rows = {name: locate(row) for name, row in presets.resolve(preset).items()}
     if dirty := uncommitted():
@@ -108,7 +109,7 @@ def uncommitted() -> str:
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written).splitlines()
     files = [line.split(maxsplit=1)[1] for line in changed]
     files += git("ls-files", "--others", "--exclude-standard", "--", "src", presets.FOLDER.as_posix()).splitlines()
-    return ", ".join(files[:3]) + f" and {len(files) - 3} more" * (len(files) > 3)
+    return listed(files, 3)
 
 
 def make(
